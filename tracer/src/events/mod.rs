@@ -1,0 +1,71 @@
+//! Events: what one goroutine did, or what was lost, at one moment.
+//!
+//! In: the bytes of the per-CPU perf buffers. Out: [`Event`]s in time order, losses among them.
+//! Knows nothing of binaries, symbols or tables.
+
+use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
+
+/// One thing that happened, at [`Event::time`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A goroutine of `pid` changed.
+    Goroutine {
+        /// When.
+        time: MonotonicNs,
+        /// In which process.
+        pid: Pid,
+        /// Which goroutine.
+        goid: Goid,
+        /// What it did.
+        transition: Transition,
+    },
+    /// `pid` replaced its program by `execve`: all its goroutines are gone, goids start anew.
+    Exec {
+        /// When.
+        time: MonotonicNs,
+        /// Which process.
+        pid: Pid,
+    },
+    /// `count` events of `cpu` did not reach us; they happened before `time`.
+    Lost {
+        /// When the loss was noticed.
+        time: MonotonicNs,
+        /// On which CPU.
+        cpu: u32,
+        /// How many.
+        count: u64,
+    },
+}
+
+impl Event {
+    /// When it happened; for [`Event::Lost`], when it was noticed.
+    #[must_use]
+    pub fn time(&self) -> MonotonicNs {
+        match *self {
+            Event::Goroutine { time, .. } | Event::Exec { time, .. } | Event::Lost { time, .. } => time,
+        }
+    }
+}
+
+/// A step in a goroutine's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transition {
+    /// A `go` statement made it; it waits for its first turn.
+    Created {
+        /// The goroutine that ran the `go` statement; 0 where there was none (the main goroutine).
+        parent: Goid,
+        /// `g.gopc`: the return address in the creator, just behind the `go` statement's call.
+        gopc: RemoteAddr,
+        /// `g.startpc`: the function it runs.
+        startpc: RemoteAddr,
+    },
+    /// It parked (`gopark`), for this reason.
+    Blocked {
+        /// The runtime's `waitReason`, a number whose meaning depends on the Go version.
+        reason: u8,
+    },
+    /// It was given a thread (`execute`).
+    Running,
+    /// It ended (`goexit1`).
+    Exited,
+}

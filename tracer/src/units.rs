@@ -1,0 +1,68 @@
+//! Newtypes for the numbers that must not be mixed.
+//!
+//! Three address spaces meet in a tracer: what the file says ([`Pc`]), where the kernel puts it in one process
+//! ([`RemoteAddr`]), and where it lies in the file ([`FileOffset`]). Only `process` knows the load bias that turns
+//! one of the first two into the other, and only `binary` the segments that give the third.
+
+use std::fmt;
+
+use serde::Serialize;
+
+macro_rules! hex_unit {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:#x}", self.0)
+            }
+        }
+    };
+}
+
+hex_unit! {
+    /// A link-time virtual address: what the executable's own tables speak of, before any load bias.
+    Pc
+}
+hex_unit! {
+    /// An address in the memory of the target, load bias included.
+    RemoteAddr
+}
+hex_unit! {
+    /// A byte offset in the executable file; what a uprobe is attached by.
+    FileOffset
+}
+
+/// A goroutine's id, `g.goid`: unique within one run of one program, never reused there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Goid(pub u64);
+
+impl fmt::Display for Goid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A moment on `CLOCK_MONOTONIC`, in nanoseconds: the clock of `bpf_ktime_get_ns` and of Go's `nanotime`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct MonotonicNs(pub u64);
+
+impl MonotonicNs {
+    /// Nanoseconds from `earlier` to `self`; 0 if `earlier` is the later one.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// A process as the kernel numbers it in the tracer's PID namespace (the thread group id).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Pid(pub u32);
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,1 +1,184 @@
-//! (being written)
+//! A process: its executable, its lifetime, where its program was loaded.
+//!
+//! In: a PID. Out: a [`Process`], which stays the same process however PIDs are reused: it holds a pidfd and the start
+//! time. Must not know Go.
+
+mod error;
+mod held;
+mod lifetime;
+mod maps;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+pub use error::ProcessError;
+pub use held::{Held, find_program};
+pub use maps::{Mapping, parse_maps};
+
+use crate::units::Pid;
+
+/// A running process.
+#[derive(Debug)]
+pub struct Process {
+    pid: Pid,
+    /// Field 22 of /proc/PID/stat, in clock ticks since boot: with the PID, the identity of a process.
+    start_ticks: u64,
+    pidfd: OwnedFd,
+}
+
+impl Process {
+    /// Finds a process.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such process, if it is a zombie, a kernel thread, or a thread of another process.
+    pub fn open(pid: Pid) -> Result<Self, ProcessError> {
+        // The pidfd first: what is read after it is of this process or fails, never of a successor with the same PID.
+        let pidfd = lifetime::open_pidfd(pid)?;
+        let stat = Stat::read(pid)?;
+        if stat.state == 'Z' || stat.state == 'X' {
+            return Err(ProcessError::Zombie { pid });
+        }
+        let process = Self { pid, start_ticks: stat.start_ticks, pidfd };
+        if lifetime::has_exited(&process.pidfd) {
+            return Err(ProcessError::NoSuchProcess { pid });
+        }
+        Ok(process)
+    }
+
+    /// Its PID.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// When it started, in clock ticks since boot.
+    #[must_use]
+    pub fn start_ticks(&self) -> u64 {
+        self.start_ticks
+    }
+
+    /// A path to its executable that works whatever happened to the file's name: in another mount namespace, deleted,
+    /// or replaced by a newer build.
+    #[must_use]
+    pub fn exe(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/exe", self.pid))
+    }
+
+    /// The executable's name as the process's own namespace has it, for a person to read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::open_exe`].
+    pub fn exe_name(&self) -> Result<String, ProcessError> {
+        let link = std::fs::read_link(self.exe()).map_err(|e| ProcessError::exe(self.pid, e))?;
+        Ok(link.to_string_lossy().into_owned())
+    }
+
+    /// Opens its executable.
+    ///
+    /// # Errors
+    ///
+    /// If it has none (a kernel thread), is gone, or we may not.
+    pub fn open_exe(&self) -> Result<File, ProcessError> {
+        File::open(self.exe()).map_err(|e| ProcessError::exe(self.pid, e))
+    }
+
+    /// The parts of its executable that are mapped.
+    ///
+    /// # Errors
+    ///
+    /// If the process is gone or we may not read its maps.
+    pub fn exe_mappings(&self) -> Result<Vec<Mapping>, ProcessError> {
+        let exe = self.open_exe()?.metadata().map_err(|e| ProcessError::exe(self.pid, e))?;
+        let name = self.exe_name()?;
+        let path = format!("/proc/{}/maps", self.pid);
+        let text = std::fs::read_to_string(&path).map_err(|e| ProcessError::read(self.pid, path, e))?;
+        // By name as well as by number: on an overlay file system, as in containers, `stat` may give the numbers of the
+        // overlay where the maps give those of the layer below.
+        let is_exe = |m: &Mapping, path: &str| path == name || (m.inode == exe.ino() && m.device == exe.dev());
+        Ok(parse_maps(&text).filter(|(m, path)| is_exe(m, path)).map(|(m, _)| m).collect())
+    }
+
+    /// Its command line, arguments separated by spaces; empty where it cannot be read.
+    #[must_use]
+    pub fn command_line(&self) -> String {
+        let bytes = std::fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        let words: Vec<_> =
+            bytes.split(|b| *b == 0).filter(|w| !w.is_empty()).map(|w| OsStr::from_bytes(w).to_string_lossy()).collect();
+        words.join(" ")
+    }
+
+    /// Waits until it has exited.
+    ///
+    /// # Errors
+    ///
+    /// If the pidfd cannot be polled.
+    pub async fn exited(&self) -> std::io::Result<()> {
+        lifetime::exited(&self.pidfd).await
+    }
+}
+
+/// The fields of /proc/PID/stat that we need.
+struct Stat {
+    state: char,
+    start_ticks: u64,
+}
+
+impl Stat {
+    fn read(pid: Pid) -> Result<Self, ProcessError> {
+        let path = format!("/proc/{pid}/stat");
+        let text = std::fs::read(&path).map_err(|e| ProcessError::read(pid, path.clone(), e))?;
+        Self::parse(&text).ok_or_else(|| {
+            ProcessError::read(pid, path, std::io::Error::new(std::io::ErrorKind::InvalidData, "not in the known form"))
+        })
+    }
+
+    /// The command's name, in parentheses, may hold anything, parentheses and blanks included: count from its end.
+    fn parse(text: &[u8]) -> Option<Self> {
+        let behind_name = text.iter().rposition(|b| *b == b')')? + 1;
+        let text = std::str::from_utf8(text.get(behind_name..)?).ok()?;
+        let mut fields = text.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        // The state is field 3, the start time field 22.
+        let start_ticks = fields.nth(22 - 4)?.parse().ok()?;
+        Some(Self { state, start_ticks })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_of_a_process_whose_name_is_hostile() {
+        let text = b"42 (a) S 1) 2 R 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 9 0 777 10 11";
+        let stat = Stat::parse(text).expect("parses");
+        assert_eq!((stat.state, stat.start_ticks), ('R', 777));
+    }
+
+    #[test]
+    fn stat_that_is_cut_off_is_refused() {
+        assert!(Stat::parse(b"42 (a) R 1 42").is_none());
+        assert!(Stat::parse(b"").is_none());
+    }
+
+    #[test]
+    fn a_process_that_does_not_exist() {
+        // Above the kernel's highest possible PID, 2^22.
+        let error = Process::open(Pid(1 << 23)).expect_err("no such process");
+        assert!(matches!(error, ProcessError::NoSuchProcess { .. }), "{error}");
+    }
+
+    #[test]
+    fn ourselves() {
+        let us = Process::open(Pid(std::process::id())).expect("we run");
+        let mappings = us.exe_mappings().expect("our maps");
+        assert!(mappings.iter().any(|m| m.executable));
+        assert_eq!(us.exe_name().expect("our exe"), std::env::current_exe().expect("exe").to_string_lossy());
+    }
+}

@@ -3,6 +3,14 @@
 //! In: the bytes of the per-CPU perf buffers. Out: [`Event`]s in time order, losses among them.
 //! Knows nothing of binaries, symbols or tables.
 
+mod perf_buffer;
+mod stream;
+mod wire;
+
+pub use perf_buffer::PerfBuffer;
+pub use stream::{EventStream, StreamError, now};
+pub use wire::{WireError, decode};
+
 use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
 
 /// One thing that happened, at [`Event::time`].
@@ -34,7 +42,20 @@ pub enum Event {
         cpu: u32,
         /// How many.
         count: u64,
+        /// Why.
+        cause: LossCause,
     },
+}
+
+/// Why an event did not reach us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LossCause {
+    /// The CPU's perf buffer was full: the reader did not keep up.
+    BufferFull,
+    /// The CPU had no perf buffer: it came online after they were opened.
+    NoBuffer,
+    /// The goroutine's `g` could not be read: its page was not in memory.
+    UnreadableG,
 }
 
 impl Event {

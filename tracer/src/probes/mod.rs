@@ -1,1 +1,19 @@
-//! (being written)
+//! Probes: where the kernel programs stand in one executable, and putting them there.
+//!
+//! In: a [`Binary`](crate::binary::Binary) and its [`Layout`](crate::go_runtime::Layout). Out: a [`Verdict`] for each
+//! probe of the [`catalogue`], then, attached, the maps that [`events`](crate::events) reads. Must not know what the
+//! events mean.
+//!
+//! - [`instruction`]: machine code, decoded as far as a probe cares: where control goes, and how the kernel would
+//!   execute the instruction under a uprobe;
+//! - [`catalogue`]: which probes there are, and the ranked places at which each finds its values;
+//! - [`placement`]: the choice of the instruction, with its reason;
+//! - [`attach`]: the eBPF object, loaded once, and the uprobes of one process.
+
+pub mod attach;
+pub mod catalogue;
+pub mod instruction;
+pub mod placement;
+
+pub use attach::{AttachError, KernelPrograms, Probes};
+pub use placement::{Placement, Verdict, place};

@@ -1,0 +1,248 @@
+//! The eBPF object, and the uprobes of one process.
+//!
+//! In: placements and, for each process, its [`Target`] entry. Out: attached [`Probes`], and the two maps from which
+//! [`events`](crate::events) reads. The kernel removes the probes when the last descriptor is closed, so they are gone
+//! when we are, however we end.
+
+use std::num::NonZeroU32;
+use std::path::Path;
+
+use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
+use aya::programs::raw_trace_point::RawTracePointLink;
+use aya::programs::uprobe::UProbeLink;
+use aya::programs::{ProgramError, RawTracePoint, UProbe};
+use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
+use gotracer_ebpf::{ARCH_ARM64, ARCH_X86_64};
+
+use super::placement::Placement;
+use crate::units::Pid;
+
+/// The kernel programs, built by `cargo xtask ebpf` and committed.
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/gotracer.bpf.o"));
+
+/// Registers of the architecture that we run on: a probe's registers are this machine's.
+#[cfg(target_arch = "x86_64")]
+const ARCH: u32 = ARCH_X86_64;
+#[cfg(target_arch = "aarch64")]
+const ARCH: u32 = ARCH_ARM64;
+const _: u32 = ARCH_X86_64 ^ ARCH_ARM64;
+
+/// Why the kernel did not take our programs or probes.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// The object was refused.
+    #[error("this kernel does not take gotracer's programs; `gotracer doctor` tells what is missing")]
+    Load(#[source] EbpfError),
+    /// One program was refused.
+    #[error("this kernel does not take the program {program}; `gotracer doctor` tells what is missing")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: ProgramError,
+    },
+    /// No permission for bpf(2).
+    #[error("no permission to use eBPF: run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE")]
+    Permission,
+    /// The process was gone before its probes were all attached.
+    #[error("process {pid} exited while probes were being attached")]
+    Exited {
+        /// The process.
+        pid: Pid,
+    },
+    /// A probe was refused.
+    #[error("cannot attach to {function}+{into_function} (`{instruction}`) of process {pid}")]
+    Attach {
+        /// The process.
+        pid: Pid,
+        /// The function.
+        function: &'static str,
+        /// Bytes from its entry.
+        into_function: u64,
+        /// What stands there.
+        instruction: String,
+        /// Why.
+        #[source]
+        source: ProgramError,
+    },
+    /// A map could not be used.
+    #[error("the kernel refused an operation on the map {map}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// Why.
+        #[source]
+        source: aya::maps::MapError,
+    },
+}
+
+/// What the kernel must know of a process, as a map value.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Entry(gotracer_ebpf::Target);
+
+// SAFETY: nine u32, no padding, any bits valid.
+unsafe impl aya::Pod for Entry {}
+
+/// The loaded eBPF object. Dropping it detaches everything.
+pub struct KernelPrograms {
+    ebpf: Ebpf,
+    targets: HashMap<MapData, u32, Entry>,
+    /// Held for as long as we are: tells of processes that replace their program.
+    _exec: RawTracePointLink,
+}
+
+/// The maps by which events come up.
+pub struct EventMaps {
+    /// One perf buffer for each CPU goes in here.
+    pub events: MapData,
+    /// Events that did not come up, by cause and CPU.
+    pub counts: PerCpuArray<MapData, u64>,
+}
+
+/// The uprobes of one process; dropping them detaches them.
+pub struct Probes {
+    pid: Pid,
+    links: Vec<UProbeLink>,
+}
+
+impl Probes {
+    /// The process.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.links.len()
+    }
+}
+
+impl KernelPrograms {
+    /// Loads the object.
+    ///
+    /// # Errors
+    ///
+    /// If we may not, or the kernel lacks what the programs need.
+    pub fn load() -> Result<(Self, EventMaps), AttachError> {
+        let mut ebpf = EbpfLoader::new()
+            .override_global("ARCH", &ARCH, true)
+            .override_global(aya_log::LEVEL, &log_level(), false)
+            .load(OBJECT)
+            .map_err(|error| if is_permission(&error) { AttachError::Permission } else { AttachError::Load(error) })?;
+        let targets = ebpf.take_map("TARGETS").ok_or_else(|| missing("TARGETS"))?;
+        let targets = HashMap::try_from(targets).map_err(|source| AttachError::Map { map: "TARGETS", source })?;
+        let counts = ebpf.take_map("COUNTS").ok_or_else(|| missing("COUNTS"))?;
+        let counts = PerCpuArray::try_from(counts).map_err(|source| AttachError::Map { map: "COUNTS", source })?;
+        let events = match ebpf.take_map("EVENTS") {
+            Some(aya::maps::Map::PerfEventArray(data)) => data,
+            _ => return Err(missing("EVENTS")),
+        };
+        let exec = attach_exec(&mut ebpf).map_err(|source| AttachError::Program { program: "process_exec", source })?;
+        Ok((Self { ebpf, targets, _exec: exec }, EventMaps { events, counts }))
+    }
+
+    /// The object, for the reader of the kernel programs' own log.
+    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Tells the kernel programs of a process, then attaches `placements` in the executable at `exe` for it alone.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses one of them; then none stays.
+    pub fn attach<'p>(
+        &mut self,
+        pid: Pid,
+        exe: &Path,
+        entry: gotracer_ebpf::Target,
+        placements: impl IntoIterator<Item = &'p Placement>,
+    ) -> Result<Probes, AttachError> {
+        let scope = NonZeroU32::new(pid.0).map_or(UProbeScope::CallingProcess, UProbeScope::OneProcess);
+        self.targets
+            .insert(pid.0, Entry(entry), 0)
+            .map_err(|source| AttachError::Map { map: "TARGETS", source })?;
+        let mut probes = Probes { pid, links: Vec::new() };
+        for placement in placements {
+            let program = self.uprobe(placement.program)?;
+            let attached = program
+                .attach(UProbeAttachLocation::AbsoluteOffset(placement.offset.0), exe, scope)
+                .and_then(|id| program.take_link(id));
+            match attached {
+                Ok(link) => probes.links.push(link),
+                Err(source) => return Err(attach_error(pid, placement, source)),
+            }
+        }
+        Ok(probes)
+    }
+
+    /// Detaches the probes of a process and forgets it.
+    ///
+    /// # Errors
+    ///
+    /// If the map refuses; the probes are gone all the same.
+    pub fn detach(&mut self, probes: Probes) -> Result<(), AttachError> {
+        let pid = probes.pid;
+        drop(probes);
+        match self.targets.remove(&pid.0) {
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Err(source) => Err(AttachError::Map { map: "TARGETS", source }),
+        }
+    }
+
+    /// A program of the object, loaded when it is first needed.
+    fn uprobe(&mut self, name: &'static str) -> Result<&mut UProbe, AttachError> {
+        let refused = |source| AttachError::Program { program: name, source };
+        let program = self.ebpf.program_mut(name).ok_or_else(|| refused(ProgramError::NotLoaded))?;
+        let program: &mut UProbe = program.try_into().map_err(refused)?;
+        if program.fd().is_err() {
+            program.load().map_err(refused)?;
+        }
+        Ok(program)
+    }
+}
+
+fn attach_exec(ebpf: &mut Ebpf) -> Result<RawTracePointLink, ProgramError> {
+    let program = ebpf.program_mut("process_exec").ok_or(ProgramError::NotLoaded)?;
+    let program: &mut RawTracePoint = program.try_into()?;
+    program.load()?;
+    let id = program.attach("sched_process_exec")?;
+    program.take_link(id)
+}
+
+fn missing(map: &'static str) -> AttachError {
+    AttachError::Load(EbpfError::MapError(aya::maps::MapError::InvalidName { name: map.to_owned() }))
+}
+
+/// What the kernel programs log: nothing, unless somebody listens.
+fn log_level() -> u8 {
+    if log::log_enabled!(log::Level::Debug) { aya_log::Level::Debug as u8 } else { 0 }
+}
+
+fn is_permission(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |e| e.source()).any(|e| {
+        e.downcast_ref::<std::io::Error>().is_some_and(|e| matches!(e.raw_os_error(), Some(libc::EPERM | libc::EACCES)))
+    })
+}
+
+fn attach_error(pid: Pid, placement: &Placement, source: ProgramError) -> AttachError {
+    let gone = std::iter::successors(Some(&source as &(dyn std::error::Error + 'static)), |e| e.source())
+        .filter_map(|e| e.downcast_ref::<std::io::Error>())
+        .any(|e| matches!(e.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)));
+    if gone {
+        return AttachError::Exited { pid };
+    }
+    AttachError::Attach {
+        pid,
+        function: placement.function,
+        into_function: placement.into_function,
+        instruction: placement.instruction.clone(),
+        source,
+    }
+}

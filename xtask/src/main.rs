@@ -1,1 +1,55 @@
-fn main() {}
+//! `cargo xtask`: everything around gotracer that is not gotracer itself.
+//!
+//! One file per subcommand. What several of them need stands in [`workspace`] (where things are, running commands)
+//! and [`toolchains`] (Go, the eBPF compiler and linker, Debian packages: found, or fetched, or asked for).
+
+mod demo;
+mod ebpf;
+mod privileges;
+mod programs;
+mod test;
+mod toolchains;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Build, try and check gotracer", max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Trace a small Go server that leaks goroutines, and print what was seen
+    Demo(demo::Args),
+    /// Everything the tests need, then the tests
+    Test(test::Args),
+    /// Build the eBPF object from tracer-ebpf into tracer/gotracer.bpf.o
+    Ebpf(ebpf::Args),
+    /// Build the Go programs that the tests trace
+    Programs(programs::Args),
+    /// Find or fetch Go toolchains and what else a full build needs
+    Toolchains(toolchains::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Ebpf(args) => ebpf::run(&args),
+        Command::Programs(args) => programs::run(&args),
+        Command::Toolchains(args) => toolchains::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The chain of causes, and no backtrace: these are mostly other programs' failures.
+            eprintln!("xtask: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,3 @@
+module gotracer.test/programs
+
+go 1.19

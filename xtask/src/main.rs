@@ -3,12 +3,14 @@
 //! One file per subcommand. What several of them need stands in [`workspace`] (where things are, running commands)
 //! and [`toolchains`] (Go, the eBPF compiler and linker, Debian packages: found, or fetched, or asked for).
 
+mod cross;
 mod demo;
 mod ebpf;
 mod privileges;
 mod programs;
 mod test;
 mod toolchains;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -34,6 +36,10 @@ enum Command {
     Programs(programs::Args),
     /// Find or fetch Go toolchains and what else a full build needs
     Toolchains(toolchains::Args),
+    /// Build static release binaries, also for the other architecture
+    Cross(cross::CrossArgs),
+    /// Run the end-to-end tests in a virtual machine of another kernel or architecture
+    Vm(vm::VmArgs),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +49,8 @@ fn main() -> ExitCode {
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Programs(args) => programs::run(&args),
         Command::Toolchains(args) => toolchains::run(&args),
+        Command::Cross(args) => cross::run(args),
+        Command::Vm(args) => vm::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,154 @@
+//! One cell of the matrix: one machine booted with one Go version's programs, and what came of it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{fmt, fs, process};
+
+use anyhow::{Context, Result};
+
+use super::emulator::{self, Machine};
+use super::initramfs::Initramfs;
+use super::kernels::Kernel;
+use super::results::Results;
+use super::{VmArgs, programs};
+use crate::cross::{self, Arch};
+
+/// Where a machine stands in the matrix.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    pub(crate) arch: Arch,
+    pub(crate) kernel: Kernel,
+    /// The Go version whose programs are in the machine; none when a command needs no program.
+    pub(crate) go: Option<String>,
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, kernel {}", self.arch, self.kernel)?;
+        match &self.go {
+            Some(go) => write!(f, ", Go {go}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is built once for all machines of an architecture.
+pub(crate) struct Payload {
+    gotracer: Option<PathBuf>,
+    tests: Option<PathBuf>,
+}
+
+impl Payload {
+    /// gotracer and the end-to-end tests.
+    pub(crate) fn tests(arch: Arch) -> Result<Self> {
+        let gotracer = Some(cross::gotracer(arch)?);
+        Ok(Payload { gotracer, tests: Some(cross::test_executable(arch, "gotracer-tests", "e2e")?) })
+    }
+
+    /// gotracer alone, for a command that was given.
+    pub(crate) fn tracer(arch: Arch) -> Result<Self> {
+        Ok(Payload { gotracer: Some(cross::gotracer(arch)?), tests: None })
+    }
+
+    /// Nothing of ours.
+    pub(crate) fn bare() -> Self {
+        Payload { gotracer: None, tests: None }
+    }
+}
+
+/// What a machine gave.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) results: Results,
+    pub(crate) status: i32,
+    pub(crate) release: String,
+    pub(crate) took: Duration,
+}
+
+impl Outcome {
+    pub(crate) fn green(&self) -> bool {
+        self.status == 0 && self.results.green()
+    }
+
+    /// For a table: passed/failed/skipped, bold when something is wrong.
+    pub(crate) fn short(&self) -> String {
+        let Results { passed, failed, skipped, .. } = &self.results;
+        let counts = format!("{passed}/{}/{}", failed.len(), skipped.len());
+        if self.green() { counts } else { format!("**{counts}**") }
+    }
+}
+
+impl Cell {
+    /// Boots the machine; each line of its console goes to `on_line` and, at the end, all to a file in target/vm.
+    pub(crate) fn run(&self, payload: &Payload, args: &VmArgs, on_line: impl FnMut(&str)) -> Result<Outcome> {
+        let image = self.kernel.image(self.arch)?;
+        let folder = cross::workspace().join("target/vm");
+        fs::create_dir_all(&folder)?;
+        // Other checkouts and other runs may be at it too.
+        let initramfs = RemovedAtEnd(folder.join(format!("initramfs.{}", process::id())));
+        fs::write(&initramfs.0, self.pack(payload, args)?).context("cannot write the initramfs")?;
+        let machine = Machine {
+            arch: self.arch,
+            kernel: &image.path,
+            initramfs: &initramfs.0,
+            memory_mib: args.memory,
+            kernel_parameters: &args.append,
+            deadline: Duration::from_secs(args.timeout),
+        };
+        let ending = machine.run(on_line).with_context(|| format!("{} ({})", self, image.package))?;
+        let go = self.go.as_deref().unwrap_or("none");
+        emulator::save(&ending.lines, &folder.join(format!("{}-{}-go{go}.log", self.arch, self.kernel)))?;
+        let results = Results::read(&ending.lines);
+        Ok(Outcome { results, status: ending.status, release: ending.release, took: ending.took })
+    }
+
+    fn pack(&self, payload: &Payload, args: &VmArgs) -> Result<Vec<u8>> {
+        let mut rd = Initramfs::new(self.arch, &script(args))?;
+        if let Some(path) = &payload.gotracer {
+            rd.copy(path, "bin/gotracer")?;
+        }
+        if let Some(path) = &payload.tests {
+            rd.copy(path, "bin/e2e")?;
+        }
+        if let Some(go) = &self.go {
+            let goarch = self.arch.debian();
+            rd.copy(&programs::folder(self.arch).join(go), &format!("programs/{goarch}/{go}"))?;
+        }
+        for path in &args.add {
+            let name = path.file_name().with_context(|| format!("--add {}: not a file", path.display()))?;
+            rd.copy(path, &format!("root/{}", name.to_string_lossy()))?;
+        }
+        Ok(rd.finish())
+    }
+}
+
+/// What init runs.
+fn script(args: &VmArgs) -> String {
+    let mut script =
+        "export GOTRACER_BIN=/bin/gotracer GOTRACER_PROGRAMS=/programs GOTRACER_VM=1 RUST_BACKTRACE=1\n".to_owned();
+    if args.command.is_empty() {
+        // One test at a time: two emulated processors are soon busy, and the tests measure time.
+        script += "exec e2e --test-threads=1";
+        if let Some(filter) = &args.filter {
+            script += &format!(" {}", quoted(filter));
+        }
+    } else if let [line] = args.command.as_slice() {
+        // A single argument is a line of shell.
+        script += line;
+    } else {
+        script += &args.command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
+    }
+    script + "\n"
+}
+
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+struct RemovedAtEnd(PathBuf);
+
+impl Drop for RemovedAtEnd {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}

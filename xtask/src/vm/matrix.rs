@@ -1,0 +1,148 @@
+//! Many cells (kernel x architecture x Go version), and the table of what was seen in them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::cell::{Cell, Outcome, Payload};
+use super::kernels::Kernel;
+use super::{VmArgs, programs};
+use crate::cross::{self, Arch};
+
+/// Runs the cells one after the other and prints the table; the whole matrix is written to docs/kernels.md.
+pub(crate) fn run(args: &VmArgs) -> Result<()> {
+    let kernels: &[Kernel] = if args.short { &[Kernel::V5_10, Kernel::V6_1] } else { &Kernel::ALL };
+    let mut rows = Vec::new();
+    for arch in Arch::ALL {
+        let payload = Payload::tests(arch)?;
+        for &kernel in kernels {
+            for go in programs::chosen(arch, &args.go, args.short)? {
+                let cell = Cell { arch, kernel, go: Some(go) };
+                eprint!("{cell}: ");
+                let outcome = cell.run(&payload, args, |_| ());
+                match &outcome {
+                    Ok(outcome) => eprintln!("{} in {} s", outcome.results, outcome.took.as_secs()),
+                    Err(error) => eprintln!("{error:#}"),
+                }
+                rows.push((cell, outcome));
+            }
+        }
+    }
+    let text = render(&rows);
+    print!("{text}");
+    if !args.short {
+        let path = cross::workspace().join("docs/kernels.md");
+        fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+        eprintln!("wrote {}", path.display());
+    }
+    let bad = rows.iter().filter(|(_, outcome)| !outcome.as_ref().is_ok_and(Outcome::green)).count();
+    ensure!(bad == 0, "{bad} of {} cells are not green", rows.len());
+    Ok(())
+}
+
+type Row = (Cell, Result<Outcome>);
+
+fn render(rows: &[Row]) -> String {
+    let mut text = "# Kernels\n\nWritten by `cargo xtask vm --matrix` from real runs; not to be edited.\n\n\
+        Each cell is one virtual machine: a Debian kernel, the statically linked release `gotracer`, the end-to-end \
+        tests and their Go programs of one Go version. It shows passed/failed/skipped. arm64 is emulated; nothing here \
+        ran on arm64 hardware.\n\nOne cell again, with its console:\n\n    \
+        cargo xtask vm --arch aarch64 --kernel 6.1 --go 1.26.6\n"
+        .to_owned();
+    for arch in Arch::ALL {
+        let of_arch: Vec<&Row> = rows.iter().filter(|(cell, _)| cell.arch == arch).collect();
+        if !of_arch.is_empty() {
+            table(&mut text, arch, &of_arch);
+        }
+    }
+    let mut notes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut took = Duration::ZERO;
+    for (cell, outcome) in rows {
+        let mut note = |what: String| notes.entry(what).or_default().push(cell.to_string());
+        match outcome {
+            Ok(outcome) => {
+                took += outcome.took;
+                outcome.results.failed.iter().for_each(|name| note(format!("failed: `{name}`")));
+                outcome.results.skipped.iter().for_each(|name| note(format!("skipped: {name}")));
+            }
+            Err(error) => note(format!("no result: {}", format!("{error:#}").lines().next().unwrap_or_default())),
+        }
+    }
+    if !notes.is_empty() {
+        text += "\n## Not passed\n\n";
+        for (what, cells) in notes {
+            let _ = writeln!(text, "- {what} ({})", shortened(&cells));
+        }
+    }
+    let _ = writeln!(text, "\n{} machines, {} s in all.", rows.len(), took.as_secs());
+    text
+}
+
+fn table(text: &mut String, arch: Arch, rows: &[&Row]) {
+    let mut versions: Vec<&str> = Vec::new();
+    let mut kernels: Vec<Kernel> = Vec::new();
+    for (cell, _) in rows {
+        let version = cell.go.as_deref().unwrap_or_default();
+        if !versions.contains(&version) {
+            versions.push(version);
+        }
+        if !kernels.contains(&cell.kernel) {
+            kernels.push(cell.kernel);
+        }
+    }
+    let columns: String = versions.iter().map(|version| format!(" Go {version} |")).collect();
+    let _ = writeln!(text, "\n## {arch}\n\n| kernel | release |{columns}");
+    let _ = writeln!(text, "| --- | --- |{}", " --- |".repeat(versions.len()));
+    for kernel in kernels {
+        let of_kernel: Vec<&&Row> = rows.iter().filter(|(cell, _)| cell.kernel == kernel).collect();
+        let release = of_kernel.iter().find_map(|(_, outcome)| outcome.as_ref().ok()).map(|o| o.release.as_str());
+        let _ = write!(text, "| {kernel} | {} |", release.unwrap_or("?"));
+        for version in &versions {
+            let cell = of_kernel.iter().find(|(cell, _)| cell.go.as_deref() == Some(version));
+            let shown = match cell.map(|(_, outcome)| outcome) {
+                Some(Ok(outcome)) => outcome.short(),
+                Some(Err(_)) => "**no result**".to_owned(),
+                None => "not run".to_owned(),
+            };
+            let _ = write!(text, " {shown} |");
+        }
+        text.push('\n');
+    }
+}
+
+fn shortened(cells: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let shown = cells.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join("; ");
+    match cells.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown}; and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::results::Results;
+    use super::*;
+
+    #[test]
+    fn the_table_shows_every_cell_and_names_what_failed() {
+        let cell = |kernel, go: &str| Cell { arch: Arch::Aarch64, kernel, go: Some(go.to_owned()) };
+        let outcome = |failed: &[&str]| {
+            let failed = failed.iter().map(|name| (*name).to_owned()).collect();
+            let results = Results { passed: 4, failed, skipped: vec!["cgo, no gcc".to_owned()], complete: true };
+            Ok(Outcome { results, status: 0, release: "6.1.0-9".to_owned(), took: Duration::from_secs(7) })
+        };
+        let text = render(&[
+            (cell(Kernel::V6_1, "1.26.6"), outcome(&[])),
+            (cell(Kernel::V6_1, "1.27.3"), outcome(&["counts"])),
+            (cell(Kernel::Newest, "1.26.6"), Err(anyhow::anyhow!("it hung"))),
+        ]);
+        assert!(text.contains("| 6.1 | 6.1.0-9 | 4/0/1 | **4/1/1** |"), "{text}");
+        assert!(text.contains("| newest | ? | **no result** | not run |"), "{text}");
+        assert!(text.contains("- failed: `counts` (aarch64, kernel 6.1, Go 1.27.3)"), "{text}");
+        assert!(text.contains("3 machines, 14 s in all."), "{text}");
+    }
+}

@@ -21,7 +21,7 @@ pub const ARCH_ARM64: u32 = 2;
 
 /// What the programs must know of one traced process. All offsets are in bytes.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Target {
     /// `g.goid`.
     pub g_goid: u32,

@@ -3,12 +3,15 @@
 //! One pipeline, and the file tree shows it. A module may use those to its left:
 //!
 //! ```text
-//! live:  process -> binary -> go_runtime -> probes -> (kernel) -> events -> goroutines -> analysis -> output
-//! dump:  process -> binary -> go_runtime -> snapshot -> output
+//! live:  process -> binary -> go_runtime -> target -> probes -> (kernel) -> events -> goroutines -> session -> output
+//! dump:  process -> binary -> go_runtime -> target -> snapshot -> output
 //! ```
 //!
-//! [`cli`] stands at the end of both: the only place that prints, reads flags, or decides an exit code.
-//! [`units`] lies under all: the newtypes for addresses, ids and times.
+//! - what is true of a file ([`binary`], [`go_runtime`]) is kept apart from what is true of a process ([`process`]);
+//!   [`target`] brings the two together: one process that runs one Go program;
+//! - [`session`] is the live half put together: one target, attached, its table kept;
+//! - [`cli`] stands at the end: the only place that prints, reads flags, or decides an exit code;
+//! - [`units`] lies under all: the newtypes for addresses, ids and times.
 
 pub mod binary;
 pub mod cli;
@@ -18,4 +21,6 @@ pub mod goroutines;
 pub mod output;
 pub mod probes;
 pub mod process;
+pub mod session;
+pub mod target;
 pub mod units;

@@ -3,6 +3,7 @@
 //! In: the bytes of the per-CPU perf buffers. Out: [`Event`]s in time order, losses among them.
 //! Knows nothing of binaries, symbols or tables.
 
+pub mod order;
 mod perf_buffer;
 mod stream;
 mod wire;
@@ -48,7 +49,8 @@ pub enum Event {
 }
 
 /// Why an event did not reach us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum LossCause {
     /// The CPU's perf buffer was full: the reader did not keep up.
     BufferFull,

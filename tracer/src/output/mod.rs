@@ -1,1 +1,89 @@
-//! (being written)
+//! Output: events and tables in the forms that people and programs read.
+//!
+//! In: events, tables, and [`Names`] for the addresses in them. Out: bytes. Prints nothing itself.
+
+pub mod json;
+pub mod summary;
+pub mod text;
+
+use crate::units::{Goid, RemoteAddr};
+
+/// Names for what a target's events hold as numbers.
+pub trait Names {
+    /// The `go` statement that returns to `gopc`.
+    fn site(&mut self, gopc: RemoteAddr) -> SiteName;
+    /// The function that begins at `startpc`.
+    fn function(&mut self, startpc: RemoteAddr) -> std::sync::Arc<str>;
+    /// The runtime's wait reason of this number.
+    fn reason(&self, reason: u8) -> &str;
+}
+
+/// A `go` statement: the function it stands in, and its line.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+pub struct SiteName {
+    /// The function; its address in hexadecimal where the executable has no name for it.
+    pub function: std::sync::Arc<str>,
+    /// The source file as the compiler was given it; empty where not known.
+    pub file: std::sync::Arc<str>,
+    /// The line; 0 where not known.
+    pub line: u32,
+}
+
+/// Which events are wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Names of events; empty means all.
+    pub events: Vec<EventName>,
+    /// One goroutine; `None` means all.
+    pub goid: Option<Goid>,
+}
+
+/// The names of events, as `--only` takes them and JSON gives them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum EventName {
+    /// A goroutine came to be.
+    Created,
+    /// A goroutine parked.
+    Blocked,
+    /// A goroutine was given a thread.
+    Running,
+    /// A goroutine ended.
+    Exited,
+    /// The process replaced its program.
+    Exec,
+    /// Events did not reach us.
+    Lost,
+}
+
+impl EventName {
+    /// The name of an event.
+    #[must_use]
+    pub fn of(event: &crate::events::Event) -> Self {
+        use crate::events::{Event, Transition};
+        match event {
+            Event::Goroutine { transition, .. } => match transition {
+                Transition::Created { .. } => Self::Created,
+                Transition::Blocked { .. } => Self::Blocked,
+                Transition::Running => Self::Running,
+                Transition::Exited => Self::Exited,
+            },
+            Event::Exec { .. } => Self::Exec,
+            Event::Lost { .. } => Self::Lost,
+        }
+    }
+}
+
+impl Filter {
+    /// Whether `event` is wanted. Losses always are: they qualify everything else.
+    #[must_use]
+    pub fn wants(&self, event: &crate::events::Event) -> bool {
+        use crate::events::Event;
+        let named = self.events.is_empty() || self.events.contains(&EventName::of(event));
+        match *event {
+            Event::Lost { .. } => true,
+            Event::Exec { .. } => named,
+            Event::Goroutine { goid, .. } => named && self.goid.is_none_or(|wanted| wanted == goid),
+        }
+    }
+}

@@ -8,9 +8,11 @@
 //!   execute the instruction under a uprobe;
 //! - [`catalogue`]: which probes there are, and the ranked places at which each finds its values;
 //! - [`placement`]: the choice of the instruction, with its reason;
-//! - [`attach`]: the eBPF object, loaded once, and the uprobes of one process.
+//! - [`attach`]: the eBPF object, loaded once, and the uprobes of one process;
+//! - [`calibration`]: what a hit costs on this machine.
 
 pub mod attach;
+pub mod calibration;
 pub mod catalogue;
 pub mod instruction;
 pub mod placement;

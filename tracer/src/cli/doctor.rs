@@ -1,0 +1,262 @@
+//! `gotracer doctor`: can this machine trace, and can this process be traced? Found by trying, not by version numbers.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::Failure;
+use super::live::runtime;
+use crate::events::EventStream;
+use crate::probes::calibration::{Cost, calibrate};
+use crate::probes::catalogue::{Event, PROBES};
+use crate::probes::instruction::Execution;
+use crate::probes::{KernelPrograms, Verdict, place};
+use crate::process::Process;
+use crate::target::Target;
+use crate::units::Pid;
+
+/// Tell whether this machine can trace and, with --pid, whether a process can be traced, and where its probes stand
+#[derive(Args)]
+#[command(after_help = "\
+Exit code 0 if everything needed is there, 1 if not.
+
+Examples:
+  gotracer doctor               this machine
+  gotracer doctor --pid 1234    and this process: Go version, layouts, the instruction of each probe and its cost")]
+pub(super) struct DoctorArguments {
+    /// The process
+    #[arg(short, long, value_name = "PID")]
+    pid: Option<u32>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    checks: Vec<Check>,
+    cost: Option<Cost>,
+    target: Option<TargetReport>,
+}
+
+#[derive(Serialize)]
+struct Check {
+    name: &'static str,
+    /// `None`: only for information.
+    ok: Option<bool>,
+    found: String,
+}
+
+#[derive(Serialize)]
+struct TargetReport {
+    pid: u32,
+    exe: String,
+    go_version: String,
+    arch: &'static str,
+    pie: bool,
+    layouts_from: String,
+    probes: Vec<Verdict>,
+}
+
+pub(super) fn doctor(arguments: &DoctorArguments) -> Result<ExitCode, Failure> {
+    let mut checks = machine();
+    let cost = match try_kernel() {
+        Ok(cost) => {
+            checks.push(Check::ok("eBPF programs", "loaded, attached and hit".to_owned()));
+            Some(cost)
+        }
+        Err(failure) => {
+            checks.push(Check::bad("eBPF programs", chain(failure.as_ref())));
+            None
+        }
+    };
+    let target = match arguments.pid {
+        None => None,
+        Some(pid) => match target_report(pid) {
+            Ok(report) => {
+                let missing = report.probes.iter().any(|v| matches!(v, Verdict::Unplaceable { .. }));
+                let placed = report.probes.iter().filter(|v| v.placement().is_some()).count();
+                let found = format!("{placed} of {} probes have a place", report.probes.len());
+                checks.push(Check { name: "target", ok: Some(!missing), found });
+                Some(report)
+            }
+            Err(failure) => {
+                checks.push(Check::bad("target", chain(failure.as_ref())));
+                None
+            }
+        },
+    };
+    let report = Report { checks, cost, target };
+    let mut out = std::io::stdout().lock();
+    if arguments.json {
+        serde_json::to_writer_pretty(&mut out, &report)?;
+        writeln!(out)?;
+    } else {
+        report.write(&mut out)?;
+    }
+    let failed = report.checks.iter().any(|check| check.ok == Some(false));
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+impl Check {
+    fn ok(name: &'static str, found: String) -> Self {
+        Self { name, ok: Some(true), found }
+    }
+
+    fn bad(name: &'static str, found: String) -> Self {
+        Self { name, ok: Some(false), found }
+    }
+
+    fn info(name: &'static str, found: String) -> Self {
+        Self { name, ok: None, found }
+    }
+}
+
+fn chain(failure: &dyn std::error::Error) -> String {
+    let mut text = failure.to_string();
+    let mut cause = failure.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+/// What the machine says of itself.
+fn machine() -> Vec<Check> {
+    let read = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).ok();
+    let mut checks = Vec::new();
+    let kernel = read("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".to_owned());
+    checks.push(Check::info("kernel", format!("{kernel}, {}", std::env::consts::ARCH)));
+    checks.push(match std::fs::metadata("/sys/kernel/btf/vmlinux") {
+        Ok(_) => Check::info("BTF", "present".to_owned()),
+        Err(_) => Check::info("BTF", "absent; not needed".to_owned()),
+    });
+    checks.push(match read("/sys/bus/event_source/devices/uprobe/type") {
+        Some(_) => Check::ok("uprobes", "the kernel has them".to_owned()),
+        None => Check::bad("uprobes", "no uprobe events: the kernel needs CONFIG_UPROBE_EVENTS".to_owned()),
+    });
+    checks.push(capabilities());
+    checks.push(match read("/sys/kernel/security/lockdown") {
+        Some(text) if text.contains("[confidentiality]") => {
+            Check::bad("lockdown", "confidentiality: the kernel lets nobody read user memory by eBPF".to_owned())
+        }
+        Some(text) => Check::info("lockdown", text),
+        None => Check::info("lockdown", "not in this kernel".to_owned()),
+    });
+    checks
+}
+
+/// Whether we hold what bpf(2), perf_event_open(2) and the target's /proc files ask for.
+fn capabilities() -> Check {
+    const NEEDED: [(&str, u32); 3] = [("CAP_SYS_PTRACE", 19), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
+    const SYS_ADMIN: u32 = 21;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok())
+        .unwrap_or(0);
+    let has = |bit: u32| effective & (1 << bit) != 0;
+    let missing: Vec<&str> = NEEDED
+        .iter()
+        .filter(|(_, bit)| !has(*bit) && !(has(SYS_ADMIN) && *bit > SYS_ADMIN))
+        .map(|(name, _)| *name)
+        .collect();
+    if missing.is_empty() {
+        Check::ok("capabilities", "all that are needed".to_owned())
+    } else {
+        Check::bad("capabilities", format!("missing {}: run as root", missing.join(", ")))
+    }
+}
+
+/// Loads the programs, opens the buffers, and hits a probe on ourselves.
+fn try_kernel() -> Result<Cost, Failure> {
+    let runtime = runtime()?;
+    let _entered = runtime.enter();
+    let (mut programs, maps) = KernelPrograms::load()?;
+    let mut stream = EventStream::open(maps.events, maps.counts)?;
+    let cost = calibrate(&mut programs)?;
+    if stream.finish()?.is_empty() {
+        return Err("a probe on gotracer itself did not fire".into());
+    }
+    Ok(cost)
+}
+
+fn target_report(pid: u32) -> Result<TargetReport, Failure> {
+    let target = Target::open(Process::open(Pid(pid))?)?;
+    let program = target.program();
+    Ok(TargetReport {
+        pid,
+        exe: program.name.clone(),
+        go_version: program.binary.version().to_string(),
+        arch: program.binary.arch().name(),
+        pie: program.binary.is_pie(),
+        layouts_from: program.layout.source().to_string(),
+        probes: PROBES.iter().map(|probe| place(&program.binary, probe)).collect(),
+    })
+}
+
+impl Report {
+    fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
+        for check in &self.checks {
+            let mark = match check.ok {
+                Some(true) => "ok",
+                Some(false) => "MISSING",
+                None => "",
+            };
+            writeln!(out, "{:<14} {mark:<8} {}", check.name, check.found)?;
+        }
+        if let Some(cost) = &self.cost {
+            writeln!(
+                out,
+                "{:<14} {:<8} {:.0} ns emulated, {:.0} ns single-stepped (trap, program and event)",
+                "cost of a hit", "", cost.emulated_ns, cost.single_stepped_ns
+            )?;
+        }
+        let Some(target) = &self.target else { return Ok(()) };
+        writeln!(out)?;
+        let pie = if target.pie { ", position-independent" } else { "" };
+        writeln!(out, "process {}: {}", target.pid, target.exe)?;
+        writeln!(out, "{}, {}{pie}; layouts from {}", target.go_version, target.arch, target.layouts_from)?;
+        writeln!(out)?;
+        for verdict in &target.probes {
+            match verdict {
+                Verdict::Placed(p) => {
+                    let how = match p.execution {
+                        Execution::Emulated => "emulated",
+                        Execution::SingleStepped => "single-stepped",
+                        Execution::Rejected => "rejected",
+                    };
+                    let cost = self.cost.and_then(|cost| cost.of(p.execution));
+                    let cost = cost.map_or_else(|| "cost unknown".to_owned(), |ns| format!("about {ns:.0} ns a hit"));
+                    writeln!(
+                        out,
+                        "{:<8} {:<32} `{}`, {how}, {cost}",
+                        event_name(p.event),
+                        format!("{}+{}", p.function, p.into_function),
+                        p.instruction
+                    )?;
+                }
+                Verdict::NotApplicable { event, function } => {
+                    writeln!(out, "{:<8} {function:<32} not in this program: nothing to see there", event_name(*event))?;
+                }
+                Verdict::Unplaceable { event, function, reason, .. } => {
+                    writeln!(out, "{:<8} {function:<32} NO PLACE: {reason}", event_name(*event))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn event_name(event: Event) -> &'static str {
+    match event {
+        Event::Created => "created",
+        Event::Blocked => "blocked",
+        Event::Running => "running",
+        Event::Exited => "exited",
+    }
+}

@@ -1,0 +1,117 @@
+//! What `trace` and `run` share: follow a session until it ends, print its events and then its summary.
+
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use super::{Failure, parse_duration};
+use crate::output::{EventName, Filter, json, summary, text};
+use crate::session::{Progress, Session};
+use crate::units::Goid;
+
+/// How to print what a live command sees.
+#[derive(Args)]
+pub(super) struct LiveArguments {
+    /// End after this time (500ms, 5s, 2m, 1h); without it, at Ctrl-C or when the process exits
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
+    duration: Option<Duration>,
+    /// Print one JSON object a line, the summary last
+    #[arg(long)]
+    json: bool,
+    /// Print only these events: created, blocked, running, exited, exec
+    #[arg(long, value_name = "EVENTS", value_delimiter = ',')]
+    only: Vec<EventName>,
+    /// Print only the events of this goroutine
+    #[arg(long, value_name = "N")]
+    goid: Option<u64>,
+    /// Print to this file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+impl LiveArguments {
+    fn sink(&self) -> Result<(Box<dyn Write>, bool), Failure> {
+        Ok(match &self.output {
+            Some(path) => {
+                let file = std::fs::File::create(path).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+                (Box::new(BufWriter::with_capacity(1 << 20, file)), false)
+            }
+            None => {
+                let stdout = std::io::stdout();
+                let terminal = stdout.is_terminal();
+                (Box::new(BufWriter::with_capacity(1 << 16, stdout)), terminal)
+            }
+        })
+    }
+}
+
+/// A tokio runtime on this thread alone: there is one stream to follow.
+pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// How often to look when no watermark wakes us: what a person sees as at once, and what costs nothing.
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// Prints the events of `session` until its end, then the summary.
+pub(super) async fn follow(mut session: Session, arguments: &LiveArguments) -> Result<(), Failure> {
+    let (mut out, terminal) = arguments.sink()?;
+    let filter = Filter { events: arguments.only.clone(), goid: arguments.goid.map(Goid) };
+    let style = text::Style { colour: terminal && std::env::var_os("NO_COLOR").is_none(), start: session.started() };
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let end = arguments.duration.map(|duration| Instant::now() + duration);
+    let mut ended = None;
+
+    let mut events = Vec::new();
+    while ended.is_none() {
+        events.clear();
+        tokio::select! {
+            progress = session.next(INTERVAL, &mut events) => match progress? {
+                Progress::Running => {}
+                Progress::Ended(end) => ended = Some(end),
+            },
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            () = async { match end { Some(end) => tokio::time::sleep_until(end).await, None => std::future::pending().await } } => break,
+        }
+        print(&mut out, &events, &mut session, &filter, arguments.json, style)?;
+    }
+    events.clear();
+    session.finish(&mut events)?;
+    print(&mut out, &events, &mut session, &filter, arguments.json, style)?;
+
+    let summary = summary::Summary::of(&mut session, ended);
+    if arguments.json {
+        json::line(&mut out, &serde_json::json!({ "summary": summary }))?;
+        out.flush()?;
+    } else {
+        out.flush()?;
+        let mut stderr = std::io::stderr().lock();
+        summary.write(&mut stderr)?;
+    }
+    Ok(())
+}
+
+fn print(
+    out: &mut dyn Write,
+    events: &[crate::events::Event],
+    session: &mut Session,
+    filter: &Filter,
+    as_json: bool,
+    style: text::Style,
+) -> std::io::Result<()> {
+    let mut out = out;
+    for event in events.iter().filter(|event| filter.wants(event)) {
+        if as_json {
+            json::event(&mut out, event, session.names())?;
+        } else {
+            text::event(&mut out, event, session.names(), style)?;
+        }
+    }
+    out.flush()
+}

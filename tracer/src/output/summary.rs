@@ -1,0 +1,183 @@
+//! What a live command says in the end: totals, and the table by creation site.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::text::place;
+use super::{Names, SiteName};
+use crate::events::now;
+use crate::session::{End, Session};
+use crate::units::Pid;
+
+/// The summary of a session; the object that `--json` gives as last line.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    /// The process.
+    pub pid: Pid,
+    /// The Go version that built its program.
+    pub go_version: Option<String>,
+    /// Seconds from the moment at which all probes were attached.
+    pub seconds: f64,
+    /// What ended it: nothing (we did), or the target.
+    pub ended: Ended,
+    /// Goroutines seen at their creation.
+    pub created: u64,
+    /// Goroutines seen at their end.
+    pub exited: u64,
+    /// Times that a goroutine parked.
+    pub blocked: u64,
+    /// Times that a goroutine was given a thread.
+    pub running: u64,
+    /// Goroutines alive at the end, as far as they were seen.
+    pub live: u64,
+    /// Goroutines that were there before they were first seen.
+    pub first_seen: u64,
+    /// Events that did not reach us. If this is not 0, every figure here is a lower bound.
+    pub lost: u64,
+    /// Events that came so late that they were printed out of order.
+    pub late: u64,
+    /// By `go` statement and start function; most created first.
+    pub sites: Vec<SiteSummary>,
+}
+
+/// One `go` statement with one start function.
+#[derive(Debug, Serialize)]
+pub struct SiteSummary {
+    /// The `go` statement.
+    pub site: SiteName,
+    /// The function that runs in the goroutine.
+    pub start: Arc<str>,
+    /// Goroutines seen at their creation.
+    pub created: u64,
+    /// Goroutines seen at their end.
+    pub exited: u64,
+    /// Alive at the end.
+    pub live: u64,
+    /// Times that one of them parked.
+    pub blocked: u64,
+}
+
+/// What ended a session.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// We did: `--for` was over, or a signal came.
+    Detached,
+    /// The target exited.
+    Exited,
+    /// The target replaced its program by one that cannot be traced, for this reason.
+    Replaced(String),
+}
+
+impl Summary {
+    /// Sums a session up.
+    #[must_use]
+    pub fn of(session: &mut Session, end: Option<End>) -> Self {
+        let seconds = now().since(session.started()) as f64 / 1e9;
+        let go_version = session.go_version();
+        let late = session.late();
+        let (table, names) = session.table_and_names();
+        let totals = table.totals();
+        let mut sites: Vec<SiteSummary> = table
+            .sites()
+            .iter()
+            .filter(|site| site.created + site.first_seen + site.exited + site.blocked_events > 0)
+            .map(|site| {
+                let unknown = SiteName { function: "(unknown)".into(), file: "".into(), line: 0 };
+                let (name, start) = match names.get_mut(site.generation as usize) {
+                    Some(names) if site.gopc.0 != 0 || site.startpc.0 != 0 => {
+                        (names.site(site.gopc), names.function(site.startpc))
+                    }
+                    _ => (unknown, "(created before tracing began)".into()),
+                };
+                SiteSummary {
+                    site: name,
+                    start,
+                    created: site.created,
+                    exited: site.exited,
+                    live: site.live.total(),
+                    blocked: site.blocked_events,
+                }
+            })
+            .collect();
+        sites.sort_by(|a, b| (b.created, b.live, b.blocked).cmp(&(a.created, a.live, a.blocked)));
+        Self {
+            pid: table.pid(),
+            go_version,
+            seconds,
+            ended: match end {
+                None => Ended::Detached,
+                Some(End::Exited) => Ended::Exited,
+                Some(End::Replaced(why)) => Ended::Replaced(why.to_string()),
+            },
+            created: totals.created,
+            exited: totals.exited,
+            blocked: totals.blocked,
+            running: totals.running,
+            live: table.live().total(),
+            first_seen: totals.first_seen,
+            lost: totals.lost,
+            late,
+            sites,
+        }
+    }
+
+    /// Writes it for a person to read.
+    ///
+    /// # Errors
+    ///
+    /// If `out` fails.
+    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out)?;
+        let how = match &self.ended {
+            Ended::Detached => "detached".to_owned(),
+            Ended::Exited => "the process exited".to_owned(),
+            Ended::Replaced(why) => format!("the process replaced its program; {why}"),
+        };
+        writeln!(out, "process {} traced for {:.1} s; {how}", self.pid, self.seconds)?;
+        writeln!(
+            out,
+            "{} created, {} exited, {} blocked, {} running; {} live, {} of them older than the trace; {} events lost",
+            self.created, self.exited, self.blocked, self.running, self.live, self.first_seen.min(self.live), self.lost
+        )?;
+        if self.lost > 0 {
+            writeln!(out, "events were lost, so every figure is a lower bound")?;
+        }
+        if self.sites.is_empty() {
+            return Ok(());
+        }
+        const MOST: usize = 40;
+        let rows: Vec<[String; 6]> = self
+            .sites
+            .iter()
+            .take(MOST)
+            .map(|s| {
+                [
+                    s.created.to_string(),
+                    s.exited.to_string(),
+                    s.live.to_string(),
+                    s.blocked.to_string(),
+                    place(&s.site),
+                    s.start.to_string(),
+                ]
+            })
+            .collect();
+        let head = ["CREATED", "EXITED", "LIVE", "BLOCKED", "CREATED AT", "RUNS"];
+        let width = |column: usize| {
+            rows.iter().map(|r| r[column].chars().count()).chain([head[column].len()]).max().unwrap_or_default()
+        };
+        let widths: [usize; 6] = std::array::from_fn(width);
+        writeln!(out)?;
+        for row in [head.map(str::to_owned)].iter().chain(&rows) {
+            let [created, exited, live, blocked, at, runs] = row;
+            let [w0, w1, w2, w3, w4, _] = widths;
+            writeln!(out, "{created:>w0$}  {exited:>w1$}  {live:>w2$}  {blocked:>w3$}  {at:<w4$}  {runs}")?;
+        }
+        if self.sites.len() > MOST {
+            writeln!(out, "and {} more sites; --json has them all", self.sites.len() - MOST)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,317 @@
+//! A live session: one target, attached, its table kept up to date.
+//!
+//! In: a process. Out, batch by batch: its events, already in the [`GoroutineTable`]; in the end, what ended it.
+//! Follows the process through `execve`. Must not know how anything is printed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::binary::Binary;
+use crate::events::{Event, EventStream, StreamError, Transition, now};
+use crate::go_runtime::Layout;
+use crate::goroutines::GoroutineTable;
+use crate::probes::catalogue::PROBES;
+use crate::probes::{AttachError, KernelPrograms, Probes, Verdict, place};
+use crate::process::{Process, ProcessError};
+use crate::target::{Program, Target, TargetError, TargetNames};
+use crate::units::{MonotonicNs, Pid, RemoteAddr};
+
+/// Why a session cannot begin or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The process is no target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The kernel refused.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// Events cannot be read.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// A probe without which tracing makes no sense has no place in the executable.
+    #[error("no place for a probe in {function} of {exe}: {reason}; please report this with the Go version, {version}")]
+    Unplaceable {
+        /// The function.
+        function: &'static str,
+        /// The executable.
+        exe: String,
+        /// Why.
+        reason: String,
+        /// The executable's Go version.
+        version: String,
+    },
+    /// The end of the process cannot be waited for.
+    #[error("cannot wait for the end of process {pid}")]
+    Wait {
+        /// The process.
+        pid: Pid,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl From<ProcessError> for SessionError {
+    fn from(error: ProcessError) -> Self {
+        Self::Target(error.into())
+    }
+}
+
+/// How a session goes.
+#[derive(Debug)]
+pub enum Progress {
+    /// On.
+    Running,
+    /// To its end.
+    Ended(End),
+}
+
+/// What ended a session from the target's side.
+#[derive(Debug)]
+pub enum End {
+    /// The process exited.
+    Exited,
+    /// It replaced its program by one that we cannot trace.
+    Replaced(Box<SessionError>),
+}
+
+/// One traced process.
+pub struct Session {
+    programs: KernelPrograms,
+    stream: EventStream,
+    /// `None` only while the session changes from one program to the next.
+    target: Option<Target>,
+    probes: Option<Probes>,
+    verdicts: Vec<Verdict>,
+    table: GoroutineTable,
+    /// Of each program the process has run, by the table's generation.
+    names: Vec<TargetNames>,
+    started: MonotonicNs,
+    /// The `execve` by which the first program starts is still to come.
+    starting: bool,
+}
+
+impl Session {
+    /// Attaches to a running process. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// If it is no target or the kernel refuses; then nothing stays attached.
+    pub fn attach(process: Process) -> Result<Self, SessionError> {
+        let target = Target::open(process)?;
+        Self::new(target, false)
+    }
+
+    /// Attaches to a child that is held before it becomes the program at `path`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::attach`].
+    pub fn before_start(pid: Pid, path: &Path) -> Result<Self, SessionError> {
+        let name = path.display().to_string();
+        let file = std::fs::File::open(path).map_err(|source| ProcessError::Read { path: name.clone(), source })?;
+        let program = Program::open(path, name, file)?;
+        let target = Target::before_start(Process::open(pid)?, program)?;
+        Self::new(target, true)
+    }
+
+    fn new(target: Target, starting: bool) -> Result<Self, SessionError> {
+        let verdicts = verdicts(target.program())?;
+        let (programs, maps) = KernelPrograms::load()?;
+        let stream = EventStream::open(maps.events, maps.counts)?;
+        let pid = target.process().pid();
+        let mut session = Self {
+            programs,
+            stream,
+            names: vec![TargetNames::new(target.program().clone(), target.bias())],
+            target: Some(target),
+            probes: None,
+            verdicts,
+            table: GoroutineTable::new(pid),
+            started: now(),
+            starting,
+        };
+        session.attach_probes()?;
+        session.started = now();
+        Ok(session)
+    }
+
+    fn attach_probes(&mut self) -> Result<(), SessionError> {
+        let Some(target) = &self.target else { return Ok(()) };
+        let entry = entry(&target.program().layout);
+        let placements = self.verdicts.iter().filter_map(Verdict::placement);
+        self.probes =
+            Some(self.programs.attach(target.process().pid(), &target.program().exe, entry, placements)?);
+        Ok(())
+    }
+
+    /// The traced process.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.table.pid()
+    }
+
+    /// How many probes are attached.
+    #[must_use]
+    pub fn probes(&self) -> usize {
+        self.probes.as_ref().map_or(0, Probes::count)
+    }
+
+    /// What became of each probe.
+    #[must_use]
+    pub fn verdicts(&self) -> &[Verdict] {
+        &self.verdicts
+    }
+
+    /// When all probes were attached.
+    #[must_use]
+    pub fn started(&self) -> MonotonicNs {
+        self.started
+    }
+
+    /// The Go version of the program that runs now.
+    #[must_use]
+    pub fn go_version(&self) -> Option<String> {
+        self.target.as_ref().map(|target| target.program().binary.version().to_string())
+    }
+
+    /// Events that came after a later one had been given out.
+    #[must_use]
+    pub fn late(&self) -> u64 {
+        self.stream.late()
+    }
+
+    /// The goroutines.
+    #[must_use]
+    pub fn table(&self) -> &GoroutineTable {
+        &self.table
+    }
+
+    /// Names for what the table and the events hold now.
+    pub fn names(&mut self) -> &mut TargetNames {
+        let last = self.names.len() - 1;
+        &mut self.names[last]
+    }
+
+    /// The table, and names for each of its generations.
+    pub fn table_and_names(&mut self) -> (&GoroutineTable, &mut [TargetNames]) {
+        (&self.table, &mut self.names)
+    }
+
+    /// Appends the next events to `events`: waits for them, for `interval` at most. They are in the table already.
+    ///
+    /// A batch never spans an `execve`: [`Self::names`] is right for all of it.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel can no longer be read.
+    pub async fn next(&mut self, interval: Duration, events: &mut Vec<Event>) -> Result<Progress, SessionError> {
+        let Some(target) = &self.target else { return Ok(Progress::Ended(End::Exited)) };
+        let pid = target.process().pid();
+        let exited = tokio::select! {
+            batch = self.stream.next_batch(interval) => {
+                // What the first probes saw before the last was attached is half of a story.
+                events.extend(batch?.iter().filter(|event| event.time() >= self.started));
+                None
+            }
+            exited = target.process().exited() => Some(exited),
+        };
+        if let Some(exited) = exited {
+            exited.map_err(|source| SessionError::Wait { pid, source })?;
+            return Ok(Progress::Ended(End::Exited));
+        }
+        self.take_in(events)
+    }
+
+    /// Detaches, and appends the events that were still on their way.
+    ///
+    /// The trace ends now: probes are detached one after the other, and what the last of them still sees is left out.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel can no longer be read.
+    pub fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), SessionError> {
+        let ended = now();
+        if let Some(probes) = self.probes.take() {
+            self.programs.detach(probes)?;
+        }
+        events.extend(self.stream.finish()?.iter().filter(|event| (self.started..=ended).contains(&event.time())));
+        self.take_in(events)?;
+        Ok(())
+    }
+
+    fn take_in(&mut self, events: &mut [Event]) -> Result<Progress, SessionError> {
+        for event in events.iter() {
+            match *event {
+                Event::Exec { pid, .. } if pid == self.table.pid() => {
+                    if self.starting {
+                        // The program's own start: nothing was before it.
+                        self.starting = false;
+                        self.locate(None);
+                        continue;
+                    }
+                    self.table.apply(event);
+                    if let Err(error) = self.follow_exec() {
+                        return Ok(Progress::Ended(End::Replaced(Box::new(error))));
+                    }
+                }
+                Event::Goroutine { transition: Transition::Created { startpc, .. }, goid, .. } if goid.0 == 1 => {
+                    self.locate(Some(startpc));
+                    self.table.apply(event);
+                }
+                _ => self.table.apply(event),
+            }
+        }
+        Ok(Progress::Running)
+    }
+
+    /// Finds out where the program is loaded, if that is not known yet.
+    fn locate(&mut self, main: Option<RemoteAddr>) {
+        let Some(target) = self.target.as_mut().filter(|target| target.bias().is_none()) else { return };
+        // A process that has ended has no maps; then its main goroutine's start tells.
+        if target.locate().is_err()
+            && let Some(startpc) = main
+        {
+            target.locate_by_main(startpc);
+        }
+        let bias = target.bias();
+        self.names().set_bias(bias);
+    }
+
+    /// The process has replaced its program: attach to the new one.
+    fn follow_exec(&mut self) -> Result<(), SessionError> {
+        if let Some(probes) = self.probes.take() {
+            self.programs.detach(probes)?;
+        }
+        let Some(old) = self.target.take() else { return Ok(()) };
+        let target = Target::open(old.into_process())?;
+        self.verdicts = verdicts(target.program())?;
+        self.names.push(TargetNames::new(target.program().clone(), target.bias()));
+        self.target = Some(target);
+        self.attach_probes()
+    }
+}
+
+/// Where each probe goes.
+fn verdicts(program: &Program) -> Result<Vec<Verdict>, SessionError> {
+    let binary: &Binary = &program.binary;
+    let verdicts: Vec<Verdict> = PROBES.iter().map(|probe| place(binary, probe)).collect();
+    for verdict in &verdicts {
+        if let Verdict::Unplaceable { function, required: true, reason, .. } = verdict {
+            return Err(SessionError::Unplaceable {
+                function,
+                exe: program.name.clone(),
+                reason: reason.clone(),
+                version: binary.version().to_string(),
+            });
+        }
+    }
+    Ok(verdicts)
+}
+
+/// What the kernel programs must know of a runtime.
+fn entry(layout: &Layout) -> gotracer_ebpf::Target {
+    let f=|n:&str| layout.g.get(n).copied().unwrap_or(u64::from(u32::MAX)) as u32;
+    gotracer_ebpf::Target { g_goid:f("goid"), g_parent_goid:f("parentGoid"),g_gopc:f("gopc"),g_startpc:f("startpc"),g_waitreason:f("waitreason"),g_sched:f("sched"),g_m:f("m"),m_curg:layout.curg as u32,coroutine_reason:0}
+}

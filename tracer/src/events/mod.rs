@@ -3,6 +3,8 @@
 //! In: the bytes of the per-CPU perf buffers. Out: [`Event`]s in time order, losses among them.
 //! Knows nothing of binaries, symbols or tables.
 
+pub mod order;
+
 use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
 
 /// One thing that happened, at [`Event::time`].

@@ -241,7 +241,11 @@ impl Report {
                     )?;
                 }
                 Verdict::NotApplicable { event, function } => {
-                    writeln!(out, "{:<8} {function:<32} not in this program: nothing to see there", event_name(*event))?;
+                    writeln!(
+                        out,
+                        "{:<8} {function:<32} not in this program: nothing to see there",
+                        event_name(*event)
+                    )?;
                 }
                 Verdict::Unplaceable { event, function, reason, .. } => {
                     writeln!(out, "{:<8} {function:<32} NO PLACE: {reason}", event_name(*event))?;

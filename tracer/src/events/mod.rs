@@ -4,7 +4,6 @@
 //! Knows nothing of binaries, symbols or tables.
 
 pub mod order;
-pub mod order;
 mod perf_buffer;
 mod stream;
 mod wire;

@@ -141,8 +141,7 @@ impl Session {
         let Some(target) = &self.target else { return Ok(()) };
         let entry = entry(&target.program().layout);
         let placements = self.verdicts.iter().filter_map(Verdict::placement);
-        self.probes =
-            Some(self.programs.attach(target.process().pid(), &target.program().exe, entry, placements)?);
+        self.probes = Some(self.programs.attach(target.process().pid(), &target.program().exe, entry, placements)?);
         Ok(())
     }
 
@@ -312,6 +311,16 @@ fn verdicts(program: &Program) -> Result<Vec<Verdict>, SessionError> {
 
 /// What the kernel programs must know of a runtime.
 fn entry(layout: &Layout) -> gotracer_ebpf::Target {
-    let f=|n:&str| layout.g.get(n).copied().unwrap_or(u64::from(u32::MAX)) as u32;
-    gotracer_ebpf::Target { g_goid:f("goid"), g_parent_goid:f("parentGoid"),g_gopc:f("gopc"),g_startpc:f("startpc"),g_waitreason:f("waitreason"),g_sched:f("sched"),g_m:f("m"),m_curg:layout.curg as u32,coroutine_reason:0}
+    let f = |n: &str| layout.g.get(n).copied().unwrap_or(u64::from(u32::MAX)) as u32;
+    gotracer_ebpf::Target {
+        g_goid: f("goid"),
+        g_parent_goid: f("parentGoid"),
+        g_gopc: f("gopc"),
+        g_startpc: f("startpc"),
+        g_waitreason: f("waitreason"),
+        g_sched: f("sched"),
+        g_m: f("m"),
+        m_curg: layout.curg as u32,
+        coroutine_reason: 0,
+    }
 }

@@ -1,7 +1,7 @@
 //! Single cases, by name.
 
 use super::simulation::PID;
-use crate::events::{Event, Transition};
+use crate::events::{Event, LossCause, Transition};
 use crate::goroutines::{
     Coverage, End, GoroutineTable, Limits, LiveByState, MergeRefused, MergeReport, SiteId, SnapshotGoroutine, State,
 };
@@ -17,7 +17,7 @@ fn event(time: u64, goid: u64, transition: Transition) -> Event {
 }
 
 fn lost(time: u64) -> Event {
-    Event::Lost { time: MonotonicNs(time), cpu: 0, count: 5 }
+    Event::Lost { time: MonotonicNs(time), cpu: 0, count: 5, cause: LossCause::BufferFull }
 }
 
 fn exec(time: u64) -> Event {

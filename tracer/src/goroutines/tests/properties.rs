@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::simulation::{Life, PID, Process, Random, Reading, STEP_NS, Traced};
-use crate::events::{Event, Transition};
+use crate::events::{Event, LossCause, Transition};
 use crate::goroutines::{
     Coverage, End, Goroutine, GoroutineTable, Limits, Log2Histogram, SnapshotGoroutine, State, Totals,
 };
@@ -299,7 +299,7 @@ proptest! {
                 2 | 3 => table.apply(&goroutine(Transition::Running)),
                 4 | 5 => table.apply(&goroutine(Transition::Blocked { reason: byte })),
                 6 => table.apply(&goroutine(Transition::Exited)),
-                7 => table.apply(&Event::Lost { time: at, cpu: 0, count: other }),
+                7 => table.apply(&Event::Lost { time: at, cpu: 0, count: other, cause: LossCause::BufferFull }),
                 8 if byte < 60 => table.apply(&Event::Exec { time: at, pid: PID }),
                 8 => table.apply(&Event::Exec { time: at, pid: Pid(other as u32) }),
                 9 => table.begin_snapshot(at),

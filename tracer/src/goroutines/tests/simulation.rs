@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::events::order::TimeOrder;
-use crate::events::{Event, Transition};
+use crate::events::{Event, LossCause, Transition};
 use crate::goroutines::{Coverage, Ended, GoroutineTable, SnapshotGoroutine, State};
 use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
 
@@ -221,7 +221,10 @@ impl Process {
                 let losses = lost.iter().filter(|&&(written, on)| on == cpu && written <= now).count() as u64;
                 lost.retain(|&(written, on)| on != cpu || written > now);
                 if losses > 0 {
-                    order.push(cpu, Event::Lost { time: MonotonicNs(now), cpu, count: losses });
+                    order.push(
+                        cpu,
+                        Event::Lost { time: MonotonicNs(now), cpu, count: losses, cause: LossCause::BufferFull },
+                    );
                 }
                 buffer.drain(..there).for_each(|(_, event)| order.push(cpu, event));
             }

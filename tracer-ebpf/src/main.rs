@@ -144,6 +144,12 @@ fn exited(ctx: ProbeContext) -> u32 {
     transition(&ctx, known, current_g(&ctx), EVENT_EXITED, 0)
 }
 
+/// What a probe costs before it does anything: the bench's baseline.
+#[uprobe]
+fn nothing(_ctx: ProbeContext) -> u32 {
+    0
+}
+
 /// The process has replaced its program: all its goroutines are gone.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 fn process_exec(ctx: RawTracePointContext) -> i32 {

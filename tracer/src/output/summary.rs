@@ -140,7 +140,13 @@ impl Summary {
         writeln!(
             out,
             "{} created, {} exited, {} blocked, {} running; {} live, {} of them older than the trace; {} events lost",
-            self.created, self.exited, self.blocked, self.running, self.live, self.first_seen.min(self.live), self.lost
+            self.created,
+            self.exited,
+            self.blocked,
+            self.running,
+            self.live,
+            self.first_seen.min(self.live),
+            self.lost
         )?;
         if self.lost > 0 {
             writeln!(out, "events were lost, so every figure is a lower bound")?;

@@ -71,10 +71,7 @@ pub const PROBES: &[Probe] = &[
     Probe {
         event: Event::Blocked,
         function: "runtime.gopark",
-        places: &[
-            (Place::BehindStackCheck, "blocked_at_entry"),
-            (Place::CallOf("runtime.mcall"), "blocked_at_mcall"),
-        ],
+        places: &[(Place::BehindStackCheck, "blocked_at_entry"), (Place::CallOf("runtime.mcall"), "blocked_at_mcall")],
         optional: false,
     },
     Probe {

@@ -139,10 +139,9 @@ impl Session {
 
     fn attach_probes(&mut self) -> Result<(), SessionError> {
         let Some(target) = &self.target else { return Ok(()) };
-        let entry = entry(&target.program().layout);
+        let entry = entry(target.program());
         let placements = self.verdicts.iter().filter_map(Verdict::placement);
-        self.probes =
-            Some(self.programs.attach(target.process().pid(), &target.program().exe, entry, placements)?);
+        self.probes = Some(self.programs.attach(target.process().pid(), &target.program().exe, entry, placements)?);
         Ok(())
     }
 
@@ -311,7 +310,18 @@ fn verdicts(program: &Program) -> Result<Vec<Verdict>, SessionError> {
 }
 
 /// What the kernel programs must know of a runtime.
-fn entry(layout: &Layout) -> gotracer_ebpf::Target {
-    let f=|n:&str| layout.g.get(n).copied().unwrap_or(u64::from(u32::MAX)) as u32;
-    gotracer_ebpf::Target { g_goid:f("goid"), g_parent_goid:f("parentGoid"),g_gopc:f("gopc"),g_startpc:f("startpc"),g_waitreason:f("waitreason"),g_sched:f("sched"),g_m:f("m"),m_curg:layout.curg as u32,coroutine_reason:0}
+fn entry(program: &Program) -> gotracer_ebpf::Target {
+    let Layout { g, m, .. } = program.layout.as_ref();
+    gotracer_ebpf::Target {
+        g_goid: g.goid.offset,
+        g_parent_goid: g.parent_goid.map_or(gotracer_ebpf::NO_FIELD, |field| field.offset),
+        g_gopc: g.gopc.offset,
+        g_startpc: g.startpc.offset,
+        g_waitreason: g.waitreason.offset,
+        // sp is the first field of sched.
+        g_sched: g.sched_sp.offset,
+        g_m: g.m.offset,
+        m_curg: m.curg.offset,
+        coroutine_reason: program.wait_reasons.number("coroutine").map_or(0, u32::from),
+    }
 }

@@ -14,7 +14,7 @@ use crate::probes::catalogue::PROBES;
 use crate::probes::{AttachError, KernelPrograms, Probes, Verdict, place};
 use crate::process::{Process, ProcessError};
 use crate::target::{Program, Target, TargetError, TargetNames};
-use crate::units::{MonotonicNs, Pid, RemoteAddr};
+use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
 
 /// Why a session cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +88,7 @@ pub struct Session {
     /// Of each program the process has run, by the table's generation.
     names: Vec<TargetNames>,
     started: MonotonicNs,
+    ended: Option<MonotonicNs>,
     /// The `execve` by which the first program starts is still to come.
     starting: bool,
 }
@@ -130,6 +131,7 @@ impl Session {
             verdicts,
             table: GoroutineTable::new(pid),
             started: now(),
+            ended: None,
             starting,
         };
         session.attach_probes()?;
@@ -181,6 +183,12 @@ impl Session {
         self.stream.late()
     }
 
+    /// Nanoseconds from the moment at which all probes were attached to the end, or to now.
+    #[must_use]
+    pub fn duration_ns(&self) -> u64 {
+        self.ended.unwrap_or_else(now).since(self.started)
+    }
+
     /// The goroutines.
     #[must_use]
     pub fn table(&self) -> &GoroutineTable {
@@ -218,6 +226,7 @@ impl Session {
         };
         if let Some(exited) = exited {
             exited.map_err(|source| SessionError::Wait { pid, source })?;
+            self.ended = Some(now());
             return Ok(Progress::Ended(End::Exited));
         }
         self.take_in(events)
@@ -231,7 +240,7 @@ impl Session {
     ///
     /// If the kernel can no longer be read.
     pub fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), SessionError> {
-        let ended = now();
+        let ended = *self.ended.get_or_insert_with(now);
         if let Some(probes) = self.probes.take() {
             self.programs.detach(probes)?;
         }
@@ -240,29 +249,36 @@ impl Session {
         Ok(())
     }
 
-    fn take_in(&mut self, events: &mut [Event]) -> Result<Progress, SessionError> {
-        for event in events.iter() {
-            match *event {
-                Event::Exec { pid, .. } if pid == self.table.pid() => {
-                    if self.starting {
-                        // The program's own start: nothing was before it.
-                        self.starting = false;
-                        self.locate(None);
-                        continue;
-                    }
-                    self.table.apply(event);
-                    if let Err(error) = self.follow_exec() {
-                        return Ok(Progress::Ended(End::Replaced(Box::new(error))));
-                    }
-                }
-                Event::Goroutine { transition: Transition::Created { startpc, .. }, goid, .. } if goid.0 == 1 => {
-                    self.locate(Some(startpc));
-                    self.table.apply(event);
-                }
-                _ => self.table.apply(event),
+    fn take_in(&mut self, events: &[Event]) -> Result<Progress, SessionError> {
+        let mut rest = events;
+        while let Some(at) = rest.iter().position(|event| matches!(event, Event::Exec { .. })) {
+            let (before, exec) = rest.split_at(at);
+            self.apply(before);
+            rest = exec.get(1..).unwrap_or_default();
+            if self.starting {
+                // The program's own start: nothing was before it.
+                self.starting = false;
+                self.locate(None);
+                continue;
+            }
+            self.table.apply_all(exec.get(..1).unwrap_or_default());
+            if let Err(error) = self.follow_exec() {
+                return Ok(Progress::Ended(End::Replaced(Box::new(error))));
             }
         }
+        self.apply(rest);
         Ok(Progress::Running)
+    }
+
+    fn apply(&mut self, events: &[Event]) {
+        if self.target.as_ref().is_some_and(|target| target.bias().is_none()) {
+            let main = events.iter().find_map(|event| match *event {
+                Event::Goroutine { transition: Transition::Created { startpc, .. }, goid: Goid(1), .. } => Some(startpc),
+                _ => None,
+            });
+            self.locate(main);
+        }
+        self.table.apply_all(events);
     }
 
     /// Finds out where the program is loaded, if that is not known yet.

@@ -91,6 +91,10 @@ pub struct Session {
     ended: Option<MonotonicNs>,
     /// The `execve` by which the first program starts is still to come.
     starting: bool,
+    /// The process has replaced its program, and we have not followed yet.
+    replaced: bool,
+    /// Events that have been read and not given out yet.
+    pending: Vec<Event>,
 }
 
 impl Session {
@@ -133,6 +137,8 @@ impl Session {
             started: now(),
             ended: None,
             starting,
+            replaced: false,
+            pending: Vec::new(),
         };
         session.attach_probes()?;
         session.started = now();
@@ -214,22 +220,30 @@ impl Session {
     ///
     /// If the kernel can no longer be read.
     pub async fn next(&mut self, interval: Duration, events: &mut Vec<Event>) -> Result<Progress, SessionError> {
-        let Some(target) = &self.target else { return Ok(Progress::Ended(End::Exited)) };
-        let pid = target.process().pid();
-        let exited = tokio::select! {
-            batch = self.stream.next_batch(interval) => {
-                // What the first probes saw before the last was attached is half of a story.
-                events.extend(batch?.iter().filter(|event| event.time() >= self.started));
-                None
-            }
-            exited = target.process().exited() => Some(exited),
-        };
-        if let Some(exited) = exited {
-            exited.map_err(|source| SessionError::Wait { pid, source })?;
-            self.ended = Some(now());
-            return Ok(Progress::Ended(End::Exited));
+        if std::mem::take(&mut self.replaced)
+            && let Err(error) = self.follow_exec()
+        {
+            return Ok(Progress::Ended(End::Replaced(Box::new(error))));
         }
-        self.take_in(events)
+        if self.pending.is_empty() {
+            let Some(target) = &self.target else { return Ok(Progress::Ended(End::Exited)) };
+            let pid = target.process().pid();
+            let exited = tokio::select! {
+                batch = self.stream.next_batch(interval) => {
+                    // What the first probes saw before the last was attached is half of a story.
+                    self.pending.extend(batch?.iter().filter(|event| event.time() >= self.started));
+                    None
+                }
+                exited = target.process().exited() => Some(exited),
+            };
+            if let Some(exited) = exited {
+                exited.map_err(|source| SessionError::Wait { pid, source })?;
+                self.ended = Some(now());
+                return Ok(Progress::Ended(End::Exited));
+            }
+        }
+        self.take_in(events);
+        Ok(Progress::Running)
     }
 
     /// Detaches, and appends the events that were still on their way.
@@ -244,36 +258,37 @@ impl Session {
         if let Some(probes) = self.probes.take() {
             self.programs.detach(probes)?;
         }
-        events.extend(self.stream.finish()?.iter().filter(|event| (self.started..=ended).contains(&event.time())));
-        self.take_in(events)?;
+        let left = self.stream.finish()?.iter();
+        self.pending.extend(left.filter(|event| (self.started..=ended).contains(&event.time())));
+        while !self.pending.is_empty() {
+            self.take_in(events);
+        }
         Ok(())
     }
 
-    fn take_in(&mut self, events: &[Event]) -> Result<Progress, SessionError> {
-        let mut rest = events;
-        while let Some(at) = rest.iter().position(|event| matches!(event, Event::Exec { .. })) {
-            let (before, exec) = rest.split_at(at);
-            self.apply(before);
-            rest = exec.get(1..).unwrap_or_default();
-            if self.starting {
-                // The program's own start: nothing was before it.
-                self.starting = false;
-                self.locate(None);
-                continue;
-            }
-            self.table.apply_all(exec.get(..1).unwrap_or_default());
-            if let Err(error) = self.follow_exec() {
-                return Ok(Progress::Ended(End::Replaced(Box::new(error))));
-            }
+    /// Moves pending events into the table and to `events`: all, or up to the first `execve`, behind which addresses
+    /// have other names.
+    fn take_in(&mut self, events: &mut Vec<Event>) {
+        if self.starting && self.pending.first().is_some_and(|event| matches!(event, Event::Exec { .. })) {
+            // The program's own start: nothing was before it.
+            self.starting = false;
+            self.pending.remove(0);
+            self.locate(None);
         }
-        self.apply(rest);
-        Ok(Progress::Running)
+        let exec = self.pending.iter().position(|event| matches!(event, Event::Exec { .. }));
+        let rest = self.pending.split_off(exec.map_or(self.pending.len(), |at| at + 1));
+        let now = std::mem::replace(&mut self.pending, rest);
+        self.replaced |= exec.is_some();
+        self.apply(&now);
+        events.extend_from_slice(&now);
     }
 
     fn apply(&mut self, events: &[Event]) {
         if self.target.as_ref().is_some_and(|target| target.bias().is_none()) {
             let main = events.iter().find_map(|event| match *event {
-                Event::Goroutine { transition: Transition::Created { startpc, .. }, goid: Goid(1), .. } => Some(startpc),
+                Event::Goroutine { transition: Transition::Created { startpc, .. }, goid: Goid(1), .. } => {
+                    Some(startpc)
+                }
                 _ => None,
             });
             self.locate(main);

@@ -250,6 +250,15 @@ mod tests {
     }
 
     #[test]
+    fn an_event_put_in_its_place_stays_behind_those_of_its_time() {
+        let mut order = TimeOrder::new();
+        for (time, goid) in [(10, 1), (20, 2), (30, 3), (20, 4), (20, 5)] {
+            order.push(0, running(time, goid));
+        }
+        assert_eq!(goids(order.finish()), [1, 2, 4, 5, 3]);
+    }
+
+    #[test]
     fn a_run_in_reverse_is_sorted_as_a_whole() {
         let mut order = TimeOrder::new();
         for time in (0..1000).rev() {

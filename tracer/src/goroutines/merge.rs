@@ -206,7 +206,7 @@ impl GoroutineTable {
 
     /// An event about a goroutine that the last merge removed: it was there after all.
     pub(super) fn put_back(&mut self, time: MonotonicNs, goid: Goid) -> Option<Slot> {
-        if self.removed.records.is_empty() {
+        if self.removed.records.is_empty() || self.is_full() {
             return None;
         }
         if time > self.removed.until {

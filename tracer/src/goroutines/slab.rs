@@ -178,3 +178,27 @@ pub(super) fn prefetch<T>(what: &T) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = what;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn add(slab: &mut Slab, goid: u64) -> Slot {
+        slab.insert(Hot::new(Goid(goid), SiteId::UNKNOWN, State::Running, MonotonicNs(0), 0), EMPTY_COLD)
+    }
+
+    #[test]
+    fn every_freed_slot_is_used_again_before_a_new_one() {
+        let mut slab = Slab::new();
+        let slots: Vec<_> = (0..2000).map(|goid| add(&mut slab, goid)).collect();
+        let freed: BTreeSet<_> = slots.iter().copied().filter(|slot| slot % 3 == 0).collect();
+        freed.iter().for_each(|&slot| slab.remove(slot));
+        assert_eq!((slab.live(), slab.slots().count()), (2000 - freed.len(), 2000 - freed.len()));
+        let again: BTreeSet<_> = (0..freed.len()).map(|n| add(&mut slab, 5000 + n as u64)).collect();
+        assert_eq!(again, freed);
+        assert_eq!((slab.end(), slab.live()), (2000, 2000));
+        assert_eq!(add(&mut slab, 9000), 2000);
+    }
+}

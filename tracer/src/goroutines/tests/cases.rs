@@ -291,6 +291,16 @@ fn limits_bound_what_is_kept_and_what_they_turn_away_is_counted() {
 }
 
 #[test]
+fn who_was_removed_does_not_come_back_over_the_limit() {
+    let mut table = GoroutineTable::with_limits(PID, Limits { live: 1, ..Limits::default() });
+    apply(&mut table, &[(1, 5, CREATED)]);
+    table.begin_snapshot(MonotonicNs(100));
+    merge(&mut table, (110, 120), &[]).expect("merged");
+    apply(&mut table, &[(130, 6, CREATED), (131, 5, RUNNING)]);
+    assert_eq!((table.live().total(), table.totals().ended_unseen, table.totals().refused), (1, 1, 1));
+}
+
+#[test]
 fn all_at_once_is_the_same_as_one_by_one() {
     let steps: Vec<_> = (0..2000u64)
         .map(|n| {

@@ -313,7 +313,7 @@ proptest! {
                 }
             }
             assert_consistent(&table);
-            prop_assert!(table.live().total() <= 5 && table.sites().len() <= 3);
+            prop_assert!(table.live().total() <= 4 && table.sites().len() <= 3);
         }
     }
 }

@@ -6,6 +6,7 @@
 mod layout;
 #[rustfmt::skip]
 mod layouts_generated;
+pub mod references;
 mod status;
 mod structs;
 mod system_goroutine;

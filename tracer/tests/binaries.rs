@@ -10,7 +10,7 @@ use std::process::Command;
 
 use build::{Form, Program, VERSIONS, answer, forms, program, tool};
 use gotracer::binary::Binary;
-use gotracer::go_runtime::{Layout, LayoutSource, WaitReasons};
+use gotracer::go_runtime::{Evidence, GlobalError, Globals, Layout, LayoutSource, Variable, WaitReasons};
 use gotracer::units::Pc;
 
 const SAMPLE: &str = include_str!("binaries/sample.go");
@@ -120,8 +120,8 @@ fn lines_are_what_the_program_says() {
                 let file = if frame.file.is_empty() { "?" } else { frame.file };
                 // Names of generic functions print without their shapes.
                 let name = without_shapes(frame.function);
-            // The name at offset 0 of the table is a name like any other, but the runtime takes it for none.
-            let name = if line.starts_with('\t') { "" } else { &name };
+                // The name at offset 0 of the table is a name like any other, but the runtime takes it for none.
+                let name = if line.starts_with('\t') { "" } else { &name };
                 assert_eq!(format!("{name}\t{file}\t{}", frame.line), line, "{program} at {pc}");
                 inlined += usize::from(frame.inlined);
             }
@@ -228,6 +228,42 @@ fn stripping_changes_nothing() {
             assert_eq!(headless.build_info(), binary.build_info(), "{program}");
             let names = |b: &Binary| b.functions().iter().map(|f| (f.entry(), f.name().to_owned())).collect::<Vec<_>>();
             assert_eq!(names(&headless), names(binary), "{program}");
+        },
+    );
+}
+
+/// The runtime's variables as the code tells their places are where the symbols of the unstripped twin have them.
+#[test]
+fn variables_found_by_code_are_where_the_symbols_are() {
+    let mut wrong = Vec::new();
+    each(
+        |form| !form.stripped,
+        |program, binary| {
+            let layout = Layout::of(binary).unwrap();
+            let symbols = Globals::of(binary, &layout);
+            let code = Globals::of_code(binary, &layout);
+            for variable in Variable::ALL {
+                let name = variable.name(binary.version().minor());
+                match (binary.symbol(&format!("runtime.{name}")).unwrap(), symbols.get(variable), code.get(variable)) {
+                    (Some(symbol), Ok((by_symbol, _)), Ok((by_code, _)))
+                        if symbol.pc == by_symbol && by_symbol == by_code => {}
+                    (None, Err(GlobalError::NotInVersion { .. }), Err(GlobalError::NotInVersion { .. })) => {}
+                    other => wrong.push(format!("{program}: {name}: {other:?}")),
+                }
+            }
+        },
+    );
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // And a stripped program gives all of them.
+    each(
+        |form| form.stripped,
+        |program, binary| {
+            let globals = Globals::of(binary, &Layout::of(binary).unwrap());
+            for variable in Variable::ALL {
+                let located = globals.get(variable);
+                let absent = matches!(located, Err(GlobalError::NotInVersion { .. }));
+                assert!(absent || matches!(located, Ok((_, Evidence::Code))), "{program}: {located:?}");
+            }
         },
     );
 }

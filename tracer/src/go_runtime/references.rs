@@ -6,8 +6,6 @@
 //! fields from there, so the bases held in registers are followed along the code as it stands. Jumps are not followed: what
 //! comes out is evidence, to be weighed with that of other functions, never the last word.
 
-use std::collections::BTreeSet;
-
 use iced_x86::{
     Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register,
 };
@@ -15,16 +13,17 @@ use iced_x86::{
 use crate::binary::Arch;
 use crate::units::Pc;
 
-/// The addresses that the code at `start` reads, writes or takes, other than by jumps and calls.
-pub fn references(arch: Arch, start: Pc, code: &[u8]) -> BTreeSet<Pc> {
+/// The addresses that the code at `start` reads, writes or takes, other than by jumps and calls; as they stand in the code,
+/// repeated as often as they do there.
+pub(crate) fn references(arch: Arch, start: Pc, code: &[u8]) -> Vec<Pc> {
     match arch {
         Arch::Amd64 => amd64(start, code),
         Arch::Arm64 => arm64(start, code),
     }
 }
 
-fn amd64(start: Pc, code: &[u8]) -> BTreeSet<Pc> {
-    let mut found = BTreeSet::new();
+fn amd64(start: Pc, code: &[u8]) -> Vec<Pc> {
+    let mut found = Vec::new();
     // Indexed by the number of the full register.
     let mut held: [Option<u64>; 16] = [None; 16];
     let slot = |register: Register| match register.full_register() {
@@ -68,8 +67,8 @@ fn amd64(start: Pc, code: &[u8]) -> BTreeSet<Pc> {
 
 /// Decoded by hand: the forms that matter are a dozen, and every word is one instruction. Encodings: Arm Architecture
 /// Reference Manual, C4.1.
-fn arm64(start: Pc, code: &[u8]) -> BTreeSet<Pc> {
-    let mut found = BTreeSet::new();
+fn arm64(start: Pc, code: &[u8]) -> Vec<Pc> {
+    let mut found = Vec::new();
     let mut held: [Option<u64>; 32] = [None; 32];
     for (i, word) in code.chunks_exact(4).enumerate() {
         let Ok(word) = word.try_into().map(u32::from_le_bytes) else { continue };

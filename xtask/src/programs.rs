@@ -109,6 +109,13 @@ pub fn run(args: &Args) -> Result<()> {
     build_all(jobs)
 }
 
+/// What the tests look for, of these Go versions, for another processor too.
+pub fn build(goarch: &str, versions: &[String]) -> Result<()> {
+    let mut jobs = jobs(&Args { goarch: Some(goarch.to_owned()), ..Args::default() })?;
+    jobs.retain(|job| versions.contains(&job.version));
+    build_all(jobs)
+}
+
 /// One program, plain, by the newest Go, for this machine; gives its path.
 pub fn build_one(name: &str) -> Result<PathBuf> {
     let job = newest(name);
@@ -156,8 +163,9 @@ fn jobs(args: &Args) -> Result<Vec<Job>> {
         };
         let variants: &[Variant] = match coverage {
             _ if !args.variants.is_empty() => &args.variants,
-            // Another processor's C compiler is not asked for.
             Coverage::Everything if goarch == host_goarch() => &Variant::ALL,
+            // Another processor's C compiler is not asked for.
+            Coverage::Everything => &[Variant::Plain, Variant::Stripped, Variant::Pie],
             _ => &[Variant::Plain],
         };
         for version in versions {

@@ -32,6 +32,11 @@ pub(crate) enum Arch {
 impl Arch {
     pub(crate) const ALL: [Arch; 2] = [Arch::X86_64, Arch::Aarch64];
 
+    /// By Debian's name, which is Go's as well.
+    pub(crate) fn from_debian(name: &str) -> Option<Self> {
+        Arch::ALL.into_iter().find(|arch| arch.debian() == name)
+    }
+
     /// Debian's name of it, which is Go's as well.
     pub(crate) fn debian(self) -> &'static str {
         match self {
@@ -123,21 +128,26 @@ fn build(arch: Arch, args: &[&str]) -> Result<String> {
         }
     }
     let key = triple.to_uppercase().replace('-', "_");
-    if arch.is_host() {
-        install_debian_packages(&["gcc", "libc6-dev"], "a static build")?;
-    } else {
-        let gnu = format!("{arch}-linux-gnu");
-        let package = gnu.replace('_', "-");
-        let linker = [format!("gcc-{package}"), format!("libc6-dev-{}-cross", arch.debian())];
-        install_debian_packages(&linker.each_ref().map(String::as_str), "a build for the other architecture")?;
-        cargo.env(format!("CARGO_TARGET_{key}_LINKER"), format!("{gnu}-gcc"));
-        cargo.env(format!("CC_{}", triple.replace('-', "_")), format!("{gnu}-gcc"));
-    }
+    let gcc = c_compiler(arch)?;
+    cargo.env(format!("CARGO_TARGET_{key}_LINKER"), &gcc);
+    cargo.env(format!("CC_{}", triple.replace('-', "_")), &gcc);
     cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     cargo.env(format!("CARGO_TARGET_{key}_RUSTFLAGS"), rustflags);
     let out = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     ensure!(out.status.success(), "cargo {} for {triple}: {}", args.join(" "), out.status);
     Ok(String::from_utf8(out.stdout)?)
+}
+
+/// The gcc that compiles and links for an architecture, installed if need be.
+pub(crate) fn c_compiler(arch: Arch) -> Result<String> {
+    if arch.is_host() {
+        install_debian_packages(&["gcc", "libc6-dev"], "compiling C")?;
+        return Ok("gcc".to_owned());
+    }
+    let gnu = format!("{arch}-linux-gnu");
+    let packages = [format!("gcc-{}", gnu.replace('_', "-")), format!("libc6-dev-{}-cross", arch.debian())];
+    install_debian_packages(&packages.each_ref().map(String::as_str), "compiling C for the other architecture")?;
+    Ok(format!("{gnu}-gcc"))
 }
 
 /// Whether the rustc that cargo would use has the target's standard library.

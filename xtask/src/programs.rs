@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
+use crate::cross::{self, Arch};
 use crate::toolchains::{self, GO_VERSIONS};
 use crate::workspace::{output, root, say, target};
 
@@ -163,9 +164,7 @@ fn jobs(args: &Args) -> Result<Vec<Job>> {
         };
         let variants: &[Variant] = match coverage {
             _ if !args.variants.is_empty() => &args.variants,
-            Coverage::Everything if goarch == host_goarch() => &Variant::ALL,
-            // Another processor's C compiler is not asked for.
-            Coverage::Everything => &[Variant::Plain, Variant::Stripped, Variant::Pie],
+            Coverage::Everything => &Variant::ALL,
             _ => &[Variant::Plain],
         };
         for version in versions {
@@ -240,6 +239,11 @@ impl Job {
         let mut go = toolchains::go_command(&self.version)?;
         go.env("GOARCH", &self.goarch).env("GOOS", "linux");
         go.env("CGO_ENABLED", if self.variant == Variant::Cgo { "1" } else { "0" });
+        if self.variant == Variant::Cgo
+            && let Some(arch) = Arch::from_debian(&self.goarch)
+        {
+            go.env("CC", cross::c_compiler(arch)?);
+        }
         go.args(["build", "-buildvcs=false"]).args(self.variant.flags());
         go.arg(format!("-modfile={}", mod_file(&self.version)?.display()));
         go.arg("-o").arg(path).arg(format!("./{}", self.name));

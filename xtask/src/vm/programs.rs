@@ -33,10 +33,8 @@ pub(crate) fn pack(rd: &mut Initramfs, arch: Arch, version: &str) -> Result<()> 
     let folder = programs::folder().join(&place);
     ensure!(folder.is_dir(), "no Go {version} programs in {}", folder.display());
     rd.copy(&folder, &format!("programs/{place}"))?;
-    if folder.join("cgo").is_dir() {
-        pack_libc(rd, arch)?;
-    }
-    Ok(())
+    // Position-independent programs name a dynamic linker too, though they load nothing.
+    pack_libc(rd, arch)
 }
 
 /// The C library of the guest's architecture: what a program linked by gcc loads.

@@ -129,21 +129,33 @@ impl Lines {
     /// # Errors
     /// When the stream or our patience ends first.
     pub fn await_start(&mut self, start: &str) -> Result<String> {
+        self.await_line(&format!("{start}..."), |line| line.strip_prefix(start).map(str::to_owned))
+    }
+
+    /// Waits for a line that holds `text`.
+    ///
+    /// # Errors
+    /// As [`Lines::await_start`].
+    pub fn await_text(&mut self, text: &str) -> Result<String> {
+        self.await_line(&format!("...{text}..."), |line| line.contains(text).then(|| line.to_owned()))
+    }
+
+    fn await_line(&mut self, wanted: &str, mut matching: impl FnMut(&str) -> Option<String>) -> Result<String> {
         let deadline = Instant::now() + patience();
         loop {
             match self.incoming.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
-                    let rest = line.strip_prefix(start).map(str::to_owned);
+                    let found = matching(&line);
                     self.seen.push(line);
-                    if let Some(rest) = rest {
-                        return Ok(rest);
+                    if let Some(found) = found {
+                        return Ok(found);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!("no line {start:?} within {:?}; the last were\n{}", patience(), self.tail());
+                    bail!("no line {wanted:?} within {:?}; the last were\n{}", patience(), self.tail());
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    bail!("the stream ended without {start:?} after\n{}", self.tail())
+                    bail!("the stream ended without {wanted:?} after\n{}", self.tail())
                 }
             }
         }

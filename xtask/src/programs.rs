@@ -125,6 +125,18 @@ pub fn build_one(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A program by GCC's Go compiler, into GOARCH/gccgo/plain.
+pub fn build_gccgo() -> Result<()> {
+    let path = folder().join(host_goarch()).join("gccgo/plain/waits");
+    let source = sources().join("waits/main.go");
+    if path.is_file() && fs::metadata(&path)?.modified()? > fs::metadata(&source)?.modified()? {
+        return Ok(());
+    }
+    fs::create_dir_all(path.parent().context("no parent")?)?;
+    output(Command::new("gccgo").arg("-o").arg(&path).arg(&source)).context("gccgo did not build its program")?;
+    Ok(())
+}
+
 /// Where the tests look for programs: the folder above GOARCH.
 pub fn folder() -> PathBuf {
     target().join("programs")
@@ -134,7 +146,8 @@ fn sources() -> PathBuf {
     root().join("tests/programs")
 }
 
-fn host_goarch() -> String {
+/// This machine's processor, in Go's terms.
+pub fn host_goarch() -> String {
     gotracer_tests::environment::host_goarch().to_string()
 }
 

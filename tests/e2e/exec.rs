@@ -43,8 +43,8 @@ fn over_itself(version: &str) -> Result<()> {
     let before = program.tally()?;
     program.send("exec")?;
     program.await_line("READY")?;
-    // The exec is told once the new program is traced: what comes after it is seen.
-    tracer.child().stdout.await_text(r#""event":"exec""#)?;
+    // It says again that it traces when it has attached to what the process runs now: what comes after it is seen.
+    tracer.child().stderr.await_start("tracing")?;
     program.send("go")?;
     let after = program.tally()?;
     let trace = tracer.stop()?;

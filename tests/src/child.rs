@@ -51,6 +51,11 @@ impl Running {
             .with_context(|| format!("cannot tell {} to {line}", self.what))
     }
 
+    /// Ends its stdin.
+    pub fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
     /// Sends a signal.
     ///
     /// # Errors
@@ -129,33 +134,21 @@ impl Lines {
     /// # Errors
     /// When the stream or our patience ends first.
     pub fn await_start(&mut self, start: &str) -> Result<String> {
-        self.await_line(&format!("{start}..."), |line| line.strip_prefix(start).map(str::to_owned))
-    }
-
-    /// Waits for a line that holds `text`.
-    ///
-    /// # Errors
-    /// As [`Lines::await_start`].
-    pub fn await_text(&mut self, text: &str) -> Result<String> {
-        self.await_line(&format!("...{text}..."), |line| line.contains(text).then(|| line.to_owned()))
-    }
-
-    fn await_line(&mut self, wanted: &str, mut matching: impl FnMut(&str) -> Option<String>) -> Result<String> {
         let deadline = Instant::now() + patience();
         loop {
             match self.incoming.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
-                    let found = matching(&line);
+                    let rest = line.strip_prefix(start).map(str::to_owned);
                     self.seen.push(line);
-                    if let Some(found) = found {
-                        return Ok(found);
+                    if let Some(rest) = rest {
+                        return Ok(rest);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!("no line {wanted:?} within {:?}; the last were\n{}", patience(), self.tail());
+                    bail!("no line {start:?} within {:?}; the last were\n{}", patience(), self.tail());
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    bail!("the stream ended without {wanted:?} after\n{}", self.tail())
+                    bail!("the stream ended without {start:?} after\n{}", self.tail())
                 }
             }
         }

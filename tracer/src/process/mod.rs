@@ -7,6 +7,7 @@ mod error;
 mod held;
 mod lifetime;
 mod maps;
+pub mod memory;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -111,6 +112,12 @@ impl Process {
         let words: Vec<_> =
             bytes.split(|b| *b == 0).filter(|w| !w.is_empty()).map(|w| OsStr::from_bytes(w).to_string_lossy()).collect();
         words.join(" ")
+    }
+
+    /// Whether it has exited.
+    #[must_use]
+    pub fn has_exited(&self) -> bool {
+        lifetime::has_exited(&self.pidfd)
     }
 
     /// Waits until it has exited.

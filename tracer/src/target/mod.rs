@@ -128,6 +128,12 @@ pub struct Target {
 pub struct LoadBias(u64);
 
 impl LoadBias {
+    /// The bias that puts the link-time address `pc` at `remote`.
+    #[must_use]
+    pub fn between(pc: Pc, remote: RemoteAddr) -> Self {
+        Self(remote.0.wrapping_sub(pc.0))
+    }
+
     /// The link-time address of `remote`.
     #[must_use]
     pub fn pc(self, remote: RemoteAddr) -> Pc {

@@ -137,11 +137,24 @@ fn running_at_gogo(ctx: ProbeContext) -> u32 {
     }
 }
 
-/// `exited`: in `goexit1`, or `coroexit`, which run on the dying goroutine itself.
+/// `exited`, where the goroutine is the first argument: `call gdestroy` in `coroswitch_m`, which runs on g0.
+#[uprobe]
+fn exited_at_call(ctx: ProbeContext) -> u32 {
+    let Some(known) = target() else { return 0 };
+    transition(&ctx, known, first(&ctx), EVENT_EXITED, 0)
+}
+
+/// `exited`: in `goexit1`, which runs on the dying goroutine itself.
 #[uprobe]
 fn exited(ctx: ProbeContext) -> u32 {
     let Some(known) = target() else { return 0 };
     transition(&ctx, known, current_g(&ctx), EVENT_EXITED, 0)
+}
+
+/// What a probe costs before it does anything: the bench's baseline.
+#[uprobe]
+fn nothing(_ctx: ProbeContext) -> u32 {
+    0
 }
 
 /// The process has replaced its program: all its goroutines are gone.

@@ -6,6 +6,7 @@
 mod cross;
 mod demo;
 mod ebpf;
+mod layouts;
 mod privileges;
 mod programs;
 mod test;
@@ -32,6 +33,8 @@ enum Command {
     Test(test::Args),
     /// Build the eBPF object from tracer-ebpf into tracer/gotracer.bpf.o
     Ebpf(ebpf::Args),
+    /// Make the layout tables of the Go runtime from real toolchains
+    Layouts(layouts::Args),
     /// Build the Go programs that the tests trace
     Programs(programs::Args),
     /// Find or fetch Go toolchains and what else a full build needs
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Ebpf(args) => ebpf::run(&args),
+        Command::Layouts(args) => layouts::run(&args),
         Command::Programs(args) => programs::run(&args),
         Command::Toolchains(args) => toolchains::run(&args),
         Command::Cross(args) => cross::run(args),

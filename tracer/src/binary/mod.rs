@@ -25,7 +25,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use build_info::BuildInfo;
-pub use dwarf::{StructLayout, Structs};
+pub use dwarf::{FieldLayout, StructLayout, Structs};
 pub use error::BinaryError;
 pub use image::{Arch, BuildIds, Image, Segment};
 pub use moduledata::ModuleData;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::Failure;
 use super::live::runtime;
 use crate::events::EventStream;
+use crate::go_runtime::LayoutSource;
 use crate::probes::calibration::{Cost, calibrate};
 use crate::probes::catalogue::{Event, PROBES};
 use crate::probes::instruction::Execution;
@@ -194,7 +195,10 @@ fn target_report(pid: u32) -> Result<TargetReport, Failure> {
         go_version: program.binary.version().to_string(),
         arch: program.binary.arch().name(),
         pie: program.binary.is_pie(),
-        layouts_from: program.layout.source().to_string(),
+        layouts_from: match &program.layout.source {
+            LayoutSource::Dwarf => "its DWARF".to_owned(),
+            LayoutSource::Table { verified_with } => format!("the table made with {verified_with}"),
+        },
         probes: PROBES.iter().map(|probe| place(&program.binary, probe)).collect(),
     })
 }
@@ -241,7 +245,11 @@ impl Report {
                     )?;
                 }
                 Verdict::NotApplicable { event, function } => {
-                    writeln!(out, "{:<8} {function:<32} not in this program: nothing to see there", event_name(*event))?;
+                    writeln!(
+                        out,
+                        "{:<8} {function:<32} not in this program: nothing to see there",
+                        event_name(*event)
+                    )?;
                 }
                 Verdict::Unplaceable { event, function, reason, .. } => {
                     writeln!(out, "{:<8} {function:<32} NO PLACE: {reason}", event_name(*event))?;

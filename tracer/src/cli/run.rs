@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::live::{LiveArguments, follow, runtime};
 use super::Failure;
+use super::live::{LiveArguments, follow, runtime};
 use crate::process::{Held, find_program};
 use crate::session::Session;
 

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::live::{LiveArguments, follow, runtime};
 use super::Failure;
+use super::live::{LiveArguments, follow, runtime};
 use crate::process::Process;
 use crate::session::Session;
 use crate::units::Pid;

@@ -8,7 +8,7 @@
 //! <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/perf_event.h> (`struct perf_event_mmap_page`).
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -164,6 +164,12 @@ impl PerfBuffer {
         whole.extend_from_slice(self.bytes(at + first as u64, size - first));
         self.wrapped = whole;
         &self.wrapped
+    }
+}
+
+impl AsFd for PerfBuffer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

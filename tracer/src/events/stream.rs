@@ -88,7 +88,8 @@ impl EventStream {
                 // Woken at a quarter: three quarters are left for what comes while the reader gets going.
                 let buffer = PerfBuffer::open(cpu, bytes, (bytes / 4) as u32)?;
                 map_update(events.fd().as_fd(), cpu, buffer.as_raw_fd() as u32)?;
-                AsyncFd::with_interest(buffer, Interest::READABLE)
+                // SAFETY: a PerfBuffer has one descriptor, open until it is dropped.
+                unsafe { AsyncFd::register_with_interest(buffer, Interest::READABLE) }.map_err(io::Error::from)
             };
             buffers.push((cpu, open().map_err(|source| StreamError::Open { cpu, bytes, source })?));
         }

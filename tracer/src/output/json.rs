@@ -1,5 +1,6 @@
 //! JSON lines: one object an event, as documented in docs/formats.md.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ struct Line<'a> {
 #[serde(untagged)]
 enum Detail<'a> {
     Created { parent: Goid, site: SiteName, start: Arc<str> },
-    Blocked { reason: &'a str },
+    Blocked { reason: Cow<'a, str> },
     Lost { cpu: u32, count: u64, cause: LossCause },
     Nothing {},
 }

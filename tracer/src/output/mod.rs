@@ -15,7 +15,7 @@ pub trait Names {
     /// The function that begins at `startpc`.
     fn function(&mut self, startpc: RemoteAddr) -> std::sync::Arc<str>;
     /// The runtime's wait reason of this number.
-    fn reason(&self, reason: u8) -> &str;
+    fn reason(&self, reason: u8) -> std::borrow::Cow<'_, str>;
 }
 
 /// A `go` statement: the function it stands in, and its line.

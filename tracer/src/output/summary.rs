@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::text::place;
 use super::{Names, SiteName};
-use crate::events::now;
 use crate::session::{End, Session};
 use crate::units::Pid;
 
@@ -75,7 +74,7 @@ impl Summary {
     /// Sums a session up.
     #[must_use]
     pub fn of(session: &mut Session, end: Option<End>) -> Self {
-        let seconds = now().since(session.started()) as f64 / 1e9;
+        let seconds = session.duration_ns() as f64 / 1e9;
         let go_version = session.go_version();
         let late = session.late();
         let (table, names) = session.table_and_names();
@@ -140,7 +139,13 @@ impl Summary {
         writeln!(
             out,
             "{} created, {} exited, {} blocked, {} running; {} live, {} of them older than the trace; {} events lost",
-            self.created, self.exited, self.blocked, self.running, self.live, self.first_seen.min(self.live), self.lost
+            self.created,
+            self.exited,
+            self.blocked,
+            self.running,
+            self.live,
+            self.first_seen.min(self.live),
+            self.lost
         )?;
         if self.lost > 0 {
             writeln!(out, "events were lost, so every figure is a lower bound")?;

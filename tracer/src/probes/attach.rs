@@ -8,9 +8,9 @@ use std::num::NonZeroU32;
 use std::path::Path;
 
 use aya::maps::{HashMap, MapData, PerCpuArray};
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
 use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::programs::uprobe::UProbeLink;
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
 use aya::programs::{ProgramError, RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use gotracer_ebpf::{ARCH_ARM64, ARCH_X86_64};
@@ -165,9 +165,7 @@ impl KernelPrograms {
         placements: impl IntoIterator<Item = &'p Placement>,
     ) -> Result<Probes, AttachError> {
         let scope = NonZeroU32::new(pid.0).map_or(UProbeScope::CallingProcess, UProbeScope::OneProcess);
-        self.targets
-            .insert(pid.0, Entry(entry), 0)
-            .map_err(|source| AttachError::Map { map: "TARGETS", source })?;
+        self.targets.insert(pid.0, Entry(entry), 0).map_err(|source| AttachError::Map { map: "TARGETS", source })?;
         let mut probes = Probes { pid, links: Vec::new() };
         for placement in placements {
             let program = self.uprobe(placement.program)?;

@@ -56,7 +56,8 @@ pub struct Probe {
 /// - `goexit1` runs on the goroutine that ends, by return, `runtime.Goexit` or a recovered panic, and ends in
 ///   `mcall(goexit0)`.
 /// - Coroutines (`iter.Pull`, since 1.23) are made by `newcoro` through `newproc1` without `runqput`, switch in
-///   `coroswitch` without gopark or execute, and end in `coroexit` without goexit1:
+///   `coroswitch` without gopark or execute, and end without goexit1: `coroexit`, which is mostly inlined, goes to
+///   `coroswitch_m`, and that calls `gdestroy` for a coroutine that ends, and `gogo` for the one that runs next:
 ///   <https://github.com/golang/go/blob/go1.27.3/src/runtime/coro.go>.
 pub const PROBES: &[Probe] = &[
     Probe {
@@ -71,10 +72,7 @@ pub const PROBES: &[Probe] = &[
     Probe {
         event: Event::Blocked,
         function: "runtime.gopark",
-        places: &[
-            (Place::BehindStackCheck, "blocked_at_entry"),
-            (Place::CallOf("runtime.mcall"), "blocked_at_mcall"),
-        ],
+        places: &[(Place::BehindStackCheck, "blocked_at_entry"), (Place::CallOf("runtime.mcall"), "blocked_at_mcall")],
         optional: false,
     },
     Probe {
@@ -112,8 +110,8 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         event: Event::Exited,
-        function: "runtime.coroexit",
-        places: &[(Place::CallOf("runtime.mcall"), "exited")],
+        function: "runtime.coroswitch_m",
+        places: &[(Place::CallOf("runtime.gdestroy"), "exited_at_call")],
         optional: true,
     },
 ];

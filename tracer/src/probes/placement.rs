@@ -198,7 +198,9 @@ fn locate(
     };
     match place {
         Place::BehindStackCheck => behind_stack_check(instructions, entry).ok_or(Unfit::NoStackCheck),
-        Place::CallOf(name) => the_call_of(name).and_then(|at| instructions.get(at).copied().ok_or(Unfit::NoCall(name))),
+        Place::CallOf(name) => {
+            the_call_of(name).and_then(|at| instructions.get(at).copied().ok_or(Unfit::NoCall(name)))
+        }
         Place::Behind(name) => {
             let behind = instructions.get(the_call_of(name)? + 1..).unwrap_or_default();
             let first = behind.first().copied().ok_or(Unfit::NoCall(name))?;
@@ -259,10 +261,7 @@ mod tests {
         // test %eax,%eax; je +1; nop; ret
         let code = [0x85, 0xc0, 0x74, 0x01, 0x90, 0xc3];
         let instructions = instruction::decode(Arch::Amd64, ENTRY, &code);
-        assert_eq!(
-            locate(&instructions, Place::BehindStackCheck, ENTRY, |_, _| false),
-            Err(Unfit::NoStackCheck)
-        );
+        assert_eq!(locate(&instructions, Place::BehindStackCheck, ENTRY, |_, _| false), Err(Unfit::NoStackCheck));
     }
 
     #[test]

@@ -62,7 +62,8 @@ impl ProcessError {
     pub(super) fn exe(pid: Pid, source: io::Error) -> Self {
         let path = format!("/proc/{pid}/exe");
         // The link of a kernel thread is there but leads nowhere; that of a process that is gone is not there.
-        if source.raw_os_error() == Some(libc::ENOENT) && std::fs::exists(format!("/proc/{pid}/stat")).unwrap_or(false) {
+        if source.raw_os_error() == Some(libc::ENOENT) && std::fs::exists(format!("/proc/{pid}/stat")).unwrap_or(false)
+        {
             return Self::KernelThread { pid };
         }
         Self::read(pid, path, source)

@@ -1,7 +1,7 @@
 //! The life of a process, by pidfd: a handle that no reuse of the PID can turn into another process.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -44,8 +44,8 @@ pub(super) fn has_exited(pidfd: &OwnedFd) -> bool {
 
 /// Waits until it has exited.
 pub(super) async fn exited(pidfd: &OwnedFd) -> io::Result<()> {
-    // SAFETY of the borrow: AsyncFd takes the raw descriptor, which `pidfd` outlives by the borrow.
-    let fd = AsyncFd::with_interest(pidfd.as_raw_fd(), Interest::READABLE)?;
+    // SAFETY: the borrow always gives the same descriptor, and it is open for as long as the borrow lasts.
+    let fd = unsafe { AsyncFd::register_with_interest(pidfd.as_fd(), Interest::READABLE) }?;
     fd.readable().await?.retain_ready();
     Ok(())
 }

@@ -65,13 +65,15 @@ nonsense
             found,
             [(
                 Mapping {
-                start: RemoteAddr(0x40_0000),
-                end: RemoteAddr(0x47_d000),
-                offset: FileOffset(0),
-                executable: true,
-                device: libc::makedev(8, 0x10),
-                inode: 1234,
-            }, "/bin/with space (deleted)")]
+                    start: RemoteAddr(0x40_0000),
+                    end: RemoteAddr(0x47_d000),
+                    offset: FileOffset(0),
+                    executable: true,
+                    device: libc::makedev(8, 0x10),
+                    inode: 1234,
+                },
+                "/bin/with space (deleted)"
+            )]
         );
     }
 }

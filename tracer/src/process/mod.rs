@@ -109,8 +109,11 @@ impl Process {
     #[must_use]
     pub fn command_line(&self) -> String {
         let bytes = std::fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
-        let words: Vec<_> =
-            bytes.split(|b| *b == 0).filter(|w| !w.is_empty()).map(|w| OsStr::from_bytes(w).to_string_lossy()).collect();
+        let words: Vec<_> = bytes
+            .split(|b| *b == 0)
+            .filter(|w| !w.is_empty())
+            .map(|w| OsStr::from_bytes(w).to_string_lossy())
+            .collect();
         words.join(" ")
     }
 
@@ -163,7 +166,7 @@ mod tests {
 
     #[test]
     fn stat_of_a_process_whose_name_is_hostile() {
-        let text = b"42 (a) S 1) 2 R 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 9 0 777 10 11";
+        let text = b"42 (a) S 1) R 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 9 0 777 10 11";
         let stat = Stat::parse(text).expect("parses");
         assert_eq!((stat.state, stat.start_ticks), ('R', 777));
     }

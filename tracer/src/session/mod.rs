@@ -14,7 +14,7 @@ use crate::probes::catalogue::PROBES;
 use crate::probes::{AttachError, KernelPrograms, Probes, Verdict, place};
 use crate::process::{Process, ProcessError};
 use crate::target::{Program, Target, TargetError, TargetNames};
-use crate::units::{MonotonicNs, Pid, RemoteAddr};
+use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
 
 /// Why a session cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -88,8 +88,13 @@ pub struct Session {
     /// Of each program the process has run, by the table's generation.
     names: Vec<TargetNames>,
     started: MonotonicNs,
+    ended: Option<MonotonicNs>,
     /// The `execve` by which the first program starts is still to come.
     starting: bool,
+    /// The process has replaced its program, and we have not followed yet.
+    replaced: bool,
+    /// Events that have been read and not given out yet.
+    pending: Vec<Event>,
 }
 
 impl Session {
@@ -130,7 +135,10 @@ impl Session {
             verdicts,
             table: GoroutineTable::new(pid),
             started: now(),
+            ended: None,
             starting,
+            replaced: false,
+            pending: Vec::new(),
         };
         session.attach_probes()?;
         session.started = now();
@@ -139,10 +147,9 @@ impl Session {
 
     fn attach_probes(&mut self) -> Result<(), SessionError> {
         let Some(target) = &self.target else { return Ok(()) };
-        let entry = entry(&target.program().layout);
+        let entry = entry(target.program());
         let placements = self.verdicts.iter().filter_map(Verdict::placement);
-        self.probes =
-            Some(self.programs.attach(target.process().pid(), &target.program().exe, entry, placements)?);
+        self.probes = Some(self.programs.attach(target.process().pid(), &target.program().exe, entry, placements)?);
         Ok(())
     }
 
@@ -182,6 +189,12 @@ impl Session {
         self.stream.late()
     }
 
+    /// Nanoseconds from the moment at which all probes were attached to the end, or to now.
+    #[must_use]
+    pub fn duration_ns(&self) -> u64 {
+        self.ended.unwrap_or_else(now).since(self.started)
+    }
+
     /// The goroutines.
     #[must_use]
     pub fn table(&self) -> &GoroutineTable {
@@ -207,21 +220,30 @@ impl Session {
     ///
     /// If the kernel can no longer be read.
     pub async fn next(&mut self, interval: Duration, events: &mut Vec<Event>) -> Result<Progress, SessionError> {
-        let Some(target) = &self.target else { return Ok(Progress::Ended(End::Exited)) };
-        let pid = target.process().pid();
-        let exited = tokio::select! {
-            batch = self.stream.next_batch(interval) => {
-                // What the first probes saw before the last was attached is half of a story.
-                events.extend(batch?.iter().filter(|event| event.time() >= self.started));
-                None
-            }
-            exited = target.process().exited() => Some(exited),
-        };
-        if let Some(exited) = exited {
-            exited.map_err(|source| SessionError::Wait { pid, source })?;
-            return Ok(Progress::Ended(End::Exited));
+        if std::mem::take(&mut self.replaced)
+            && let Err(error) = self.follow_exec()
+        {
+            return Ok(Progress::Ended(End::Replaced(Box::new(error))));
         }
-        self.take_in(events)
+        if self.pending.is_empty() {
+            let Some(target) = &self.target else { return Ok(Progress::Ended(End::Exited)) };
+            let pid = target.process().pid();
+            let exited = tokio::select! {
+                batch = self.stream.next_batch(interval) => {
+                    // What the first probes saw before the last was attached is half of a story.
+                    self.pending.extend(batch?.iter().filter(|event| event.time() >= self.started));
+                    None
+                }
+                exited = target.process().exited() => Some(exited),
+            };
+            if let Some(exited) = exited {
+                exited.map_err(|source| SessionError::Wait { pid, source })?;
+                self.ended = Some(now());
+                return Ok(Progress::Ended(End::Exited));
+            }
+        }
+        self.take_in(events);
+        Ok(Progress::Running)
     }
 
     /// Detaches, and appends the events that were still on their way.
@@ -232,38 +254,46 @@ impl Session {
     ///
     /// If the kernel can no longer be read.
     pub fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), SessionError> {
-        let ended = now();
+        let ended = *self.ended.get_or_insert_with(now);
         if let Some(probes) = self.probes.take() {
             self.programs.detach(probes)?;
         }
-        events.extend(self.stream.finish()?.iter().filter(|event| (self.started..=ended).contains(&event.time())));
-        self.take_in(events)?;
+        let left = self.stream.finish()?.iter();
+        self.pending.extend(left.filter(|event| (self.started..=ended).contains(&event.time())));
+        while !self.pending.is_empty() {
+            self.take_in(events);
+        }
         Ok(())
     }
 
-    fn take_in(&mut self, events: &mut [Event]) -> Result<Progress, SessionError> {
-        for event in events.iter() {
-            match *event {
-                Event::Exec { pid, .. } if pid == self.table.pid() => {
-                    if self.starting {
-                        // The program's own start: nothing was before it.
-                        self.starting = false;
-                        self.locate(None);
-                        continue;
-                    }
-                    self.table.apply(event);
-                    if let Err(error) = self.follow_exec() {
-                        return Ok(Progress::Ended(End::Replaced(Box::new(error))));
-                    }
-                }
-                Event::Goroutine { transition: Transition::Created { startpc, .. }, goid, .. } if goid.0 == 1 => {
-                    self.locate(Some(startpc));
-                    self.table.apply(event);
-                }
-                _ => self.table.apply(event),
-            }
+    /// Moves pending events into the table and to `events`: all, or up to the first `execve`, behind which addresses
+    /// have other names.
+    fn take_in(&mut self, events: &mut Vec<Event>) {
+        if self.starting && self.pending.first().is_some_and(|event| matches!(event, Event::Exec { .. })) {
+            // The program's own start: nothing was before it.
+            self.starting = false;
+            self.pending.remove(0);
+            self.locate(None);
         }
-        Ok(Progress::Running)
+        let exec = self.pending.iter().position(|event| matches!(event, Event::Exec { .. }));
+        let rest = self.pending.split_off(exec.map_or(self.pending.len(), |at| at + 1));
+        let now = std::mem::replace(&mut self.pending, rest);
+        self.replaced |= exec.is_some();
+        self.apply(&now);
+        events.extend_from_slice(&now);
+    }
+
+    fn apply(&mut self, events: &[Event]) {
+        if self.target.as_ref().is_some_and(|target| target.bias().is_none()) {
+            let main = events.iter().find_map(|event| match *event {
+                Event::Goroutine { transition: Transition::Created { startpc, .. }, goid: Goid(1), .. } => {
+                    Some(startpc)
+                }
+                _ => None,
+            });
+            self.locate(main);
+        }
+        self.table.apply_all(events);
     }
 
     /// Finds out where the program is loaded, if that is not known yet.
@@ -311,7 +341,18 @@ fn verdicts(program: &Program) -> Result<Vec<Verdict>, SessionError> {
 }
 
 /// What the kernel programs must know of a runtime.
-fn entry(layout: &Layout) -> gotracer_ebpf::Target {
-    let f=|n:&str| layout.g.get(n).copied().unwrap_or(u64::from(u32::MAX)) as u32;
-    gotracer_ebpf::Target { g_goid:f("goid"), g_parent_goid:f("parentGoid"),g_gopc:f("gopc"),g_startpc:f("startpc"),g_waitreason:f("waitreason"),g_sched:f("sched"),g_m:f("m"),m_curg:layout.curg as u32,coroutine_reason:0}
+fn entry(program: &Program) -> gotracer_ebpf::Target {
+    let Layout { g, m, .. } = program.layout.as_ref();
+    gotracer_ebpf::Target {
+        g_goid: g.goid.offset,
+        g_parent_goid: g.parent_goid.map_or(gotracer_ebpf::NO_FIELD, |field| field.offset),
+        g_gopc: g.gopc.offset,
+        g_startpc: g.startpc.offset,
+        g_waitreason: g.waitreason.offset,
+        // sp is the first field of sched.
+        g_sched: g.sched_sp.offset,
+        g_m: g.m.offset,
+        m_curg: m.curg.offset,
+        coroutine_reason: program.wait_reasons.number("coroutine").map_or(0, u32::from),
+    }
 }

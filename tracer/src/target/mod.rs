@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub use names::TargetNames;
 
 use crate::binary::{Arch, Binary, BinaryError};
-use crate::go_runtime::{Layout, LayoutError};
+use crate::go_runtime::{Layout, LayoutError, WaitReasons};
 use crate::process::{Process, ProcessError};
 use crate::units::{Pc, Pid, RemoteAddr};
 
@@ -75,6 +75,8 @@ pub struct Program {
     pub binary: Arc<Binary>,
     /// The runtime's layout.
     pub layout: Arc<Layout>,
+    /// Its wait reasons.
+    pub wait_reasons: Arc<WaitReasons>,
 }
 
 impl Program {
@@ -95,7 +97,15 @@ impl Program {
             Ok(layout) => layout,
             Err(source) => return Err(TargetError::Layout { exe: name, source }),
         };
-        Ok(Self { exe: exe.to_owned(), name, binary: Arc::new(binary), layout: Arc::new(layout) })
+        // Without names, reasons are shown as numbers.
+        let wait_reasons = WaitReasons::of(&binary).unwrap_or_default();
+        Ok(Self {
+            exe: exe.to_owned(),
+            name,
+            binary: Arc::new(binary),
+            layout: Arc::new(layout),
+            wait_reasons: Arc::new(wait_reasons),
+        })
     }
 
     /// Reads the executable of `process`.

@@ -1,5 +1,6 @@
 //! Names for a target's addresses and numbers, each looked up once.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -73,8 +74,9 @@ impl Names for TargetNames {
         name
     }
 
-    fn reason(&self, reason: u8) -> &str {
-        self.program.layout.wait_reason(reason).unwrap_or("unknown reason")
+    fn reason(&self, reason: u8) -> Cow<'_, str> {
+        let name = self.program.wait_reasons.name(reason).map(Cow::Borrowed);
+        name.unwrap_or_else(|| Cow::Owned(format!("wait reason {reason}")))
     }
 }
 

@@ -1,0 +1,48 @@
+//! gotracer against real Go programs. Each file is one question asked of it.
+//!
+//! The programs know exactly what they do (see tests/programs), so the counts are compared for equality, and lost
+//! events are a failure. What cannot be run here is reported as skipped; in CI it fails.
+
+mod attach;
+mod check;
+mod exec;
+mod executables;
+mod leaves_no_trace;
+mod lifecycle;
+mod matrix;
+mod refusals;
+mod run;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use gotracer_tests::environment::{Skip, in_ci};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Each test loads both processors of a small machine by itself.
+    arguments.test_threads.get_or_insert(1);
+    let trials = [
+        matrix::trials(),
+        lifecycle::trials(),
+        attach::trials(),
+        exec::trials(),
+        executables::trials(),
+        leaves_no_trace::trials(),
+        refusals::trials(),
+        run::trials(),
+    ];
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
+}
+
+/// A test, by name.
+fn trial(name: impl Into<String>, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    Trial::ignorable_test(name, || match test() {
+        Ok(()) => Ok(Completion::Completed),
+        Err(error) => match error.downcast_ref::<Skip>() {
+            Some(Skip(reason)) if !in_ci() => Ok(Completion::ignored_with(format!("SKIPPED: {reason}"))),
+            _ => Err(Failed::from(format!("{error:#}"))),
+        },
+    })
+}

@@ -57,6 +57,11 @@ pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 /// How often to look when no watermark wakes us: what a person sees as at once, and what costs nothing.
 const INTERVAL: Duration = Duration::from_millis(20);
 
+/// Tells on stderr that everything is attached: from here on, nothing is missed.
+pub(super) fn announce(session: &Session) {
+    eprintln!("tracing process {} with {} probes", session.pid(), session.probes());
+}
+
 /// Prints the events of `session` until its end, then the summary.
 pub(super) async fn follow(mut session: Session, arguments: &LiveArguments) -> Result<(), Failure> {
     let (mut out, terminal) = arguments.sink()?;
@@ -73,6 +78,7 @@ pub(super) async fn follow(mut session: Session, arguments: &LiveArguments) -> R
         tokio::select! {
             progress = session.next(INTERVAL, &mut events) => match progress? {
                 Progress::Running => {}
+                Progress::Followed => announce(&session),
                 Progress::Ended(end) => ended = Some(end),
             },
             _ = interrupt.recv() => break,

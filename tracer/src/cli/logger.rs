@@ -6,7 +6,8 @@ struct Stderr;
 
 impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
+        // Our own crates and kernel programs; libraries log for their own developers.
+        metadata.level() <= log::max_level() && metadata.target().starts_with("gotracer")
     }
 
     fn log(&self, record: &Record<'_>) {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::Failure;
-use super::live::{LiveArguments, follow, runtime};
+use super::live::{LiveArguments, announce, follow, runtime};
 use crate::process::{Held, find_program};
 use crate::session::Session;
 
@@ -34,7 +34,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     let mut child = runtime.block_on(async {
         let held = Held::spawn(&program, rest)?;
         let session = Session::before_start(held.pid(), &program)?;
-        eprintln!("tracing process {} with {} probes", session.pid(), session.probes());
+        announce(&session);
         let child = held.release().map_err(|e| format!("cannot run {}: {e}", program.display()))?;
         follow(session, &arguments.live).await?;
         Ok::<_, Failure>(child)

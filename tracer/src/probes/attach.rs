@@ -13,7 +13,9 @@ use aya::programs::uprobe::UProbeLink;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
 use aya::programs::{ProgramError, RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
+use aya_log::EbpfLogger;
 use gotracer_ebpf::{ARCH_ARM64, ARCH_X86_64};
+use log::Log;
 
 use super::placement::Placement;
 use crate::units::Pid;
@@ -91,6 +93,8 @@ unsafe impl aya::Pod for Entry {}
 pub struct KernelPrograms {
     ebpf: Ebpf,
     targets: HashMap<MapData, u32, Entry>,
+    /// The programs' own log, where somebody listens.
+    log: Option<EbpfLogger<&'static dyn Log>>,
     /// Held for as long as we are: tells of processes that replace their program.
     _exec: RawTracePointLink,
 }
@@ -144,12 +148,18 @@ impl KernelPrograms {
             _ => return Err(missing("EVENTS")),
         };
         let exec = attach_exec(&mut ebpf).map_err(|source| AttachError::Program { program: "process_exec", source })?;
-        Ok((Self { ebpf, targets, _exec: exec }, EventMaps { events, counts }))
+        let log = match log_level() {
+            0 => None,
+            _ => EbpfLogger::init(&mut ebpf).inspect_err(|error| log::warn!("no log of kernel programs: {error}")).ok(),
+        };
+        Ok((Self { ebpf, targets, log, _exec: exec }, EventMaps { events, counts }))
     }
 
-    /// The object, for the reader of the kernel programs' own log.
-    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
+    /// Passes on what the kernel programs have logged: with `-vv`, which reads failed.
+    pub fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
     }
 
     /// Tells the kernel programs of a process, then attaches `placements` in the executable at `exe` for it alone.

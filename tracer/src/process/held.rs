@@ -32,11 +32,13 @@ impl Held {
         let (go_reader, go_writer) = io::pipe()?;
         let mut command = Command::new(program);
         command.args(arguments);
-        let (pid_fd, go_fd) = (pid_writer.as_raw_fd(), go_reader.as_raw_fd());
+        let (pid_fd, go_fd, our_end) = (pid_writer.as_raw_fd(), go_reader.as_raw_fd(), go_writer.as_raw_fd());
         let wait_to_go = move || {
-            // SAFETY: between fork and exec only async-signal-safe calls are allowed: getpid, write and read are. The
-            // descriptors are the child's copies, open until its exec.
+            // SAFETY: between fork and exec only async-signal-safe calls are allowed: getpid, close, write and read are.
+            // The descriptors are the child's copies, open until its exec.
             unsafe {
+                // Else the child would wait for itself, should we end without letting it run.
+                libc::close(our_end);
                 let pid = libc::getpid().to_ne_bytes();
                 if libc::write(pid_fd, pid.as_ptr().cast(), pid.len()) != pid.len() as isize {
                     return Err(io::Error::last_os_error());
@@ -122,6 +124,15 @@ mod tests {
         let written = std::fs::read_to_string(&file).expect("the program ran");
         assert_eq!(written.trim(), pid.to_string());
         std::fs::remove_file(file).expect("removes");
+    }
+
+    #[test]
+    fn a_child_that_is_not_released_ends() {
+        let held = Held::spawn(Path::new("/bin/true"), &[]).expect("forks");
+        let Held { go, spawning, .. } = held;
+        drop(go);
+        let error = spawning.join().expect("no panic").expect_err("was given up");
+        assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
     }
 
     #[test]

@@ -63,6 +63,8 @@ impl From<ProcessError> for SessionError {
 pub enum Progress {
     /// On.
     Running,
+    /// The process had replaced its program; the new one is attached to. There are no events with this.
+    Followed,
     /// To its end.
     Ended(End),
 }
@@ -220,10 +222,11 @@ impl Session {
     ///
     /// If the kernel can no longer be read.
     pub async fn next(&mut self, interval: Duration, events: &mut Vec<Event>) -> Result<Progress, SessionError> {
-        if std::mem::take(&mut self.replaced)
-            && let Err(error) = self.follow_exec()
-        {
-            return Ok(Progress::Ended(End::Replaced(Box::new(error))));
+        if std::mem::take(&mut self.replaced) {
+            return Ok(match self.follow_exec() {
+                Ok(()) => Progress::Followed,
+                Err(error) => Progress::Ended(End::Replaced(Box::new(error))),
+            });
         }
         if self.pending.is_empty() {
             let Some(target) = &self.target else { return Ok(Progress::Ended(End::Exited)) };
@@ -242,6 +245,7 @@ impl Session {
                 return Ok(Progress::Ended(End::Exited));
             }
         }
+        self.programs.flush_log();
         self.take_in(events);
         Ok(Progress::Running)
     }

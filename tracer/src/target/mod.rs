@@ -24,22 +24,20 @@ pub enum TargetError {
     #[error(transparent)]
     Process(#[from] ProcessError),
     /// Its executable.
-    #[error("cannot trace {exe}: {source}")]
+    #[error("cannot trace {exe}: {why}")]
     Binary {
         /// The executable.
         exe: String,
         /// What is wrong with it.
-        #[source]
-        source: BinaryError,
+        why: BinaryError,
     },
     /// Its Go runtime.
-    #[error("cannot trace {exe}: {source}")]
+    #[error("cannot trace {exe}: {why}")]
     Layout {
         /// The executable.
         exe: String,
         /// What is not known of it.
-        #[source]
-        source: LayoutError,
+        why: LayoutError,
     },
     /// Its processor is not this machine's.
     #[error("cannot trace {exe}: it is a program for {found}, under emulation; gotracer sees {expected} code only")]
@@ -88,14 +86,14 @@ impl Program {
     pub fn open(exe: &Path, name: String, file: File) -> Result<Self, TargetError> {
         let binary = match Binary::open(file) {
             Ok(binary) => binary,
-            Err(source) => return Err(TargetError::Binary { exe: name, source }),
+            Err(why) => return Err(TargetError::Binary { exe: name, why }),
         };
         if binary.arch() != HOST {
             return Err(TargetError::Architecture { exe: name, found: binary.arch().name(), expected: HOST.name() });
         }
         let layout = match Layout::of(&binary) {
             Ok(layout) => layout,
-            Err(source) => return Err(TargetError::Layout { exe: name, source }),
+            Err(why) => return Err(TargetError::Layout { exe: name, why }),
         };
         // Without names, reasons are shown as numbers.
         let wait_reasons = WaitReasons::of(&binary).unwrap_or_default();

@@ -6,8 +6,9 @@
 //! while we read it; then `allgptr` has changed, and we begin again.
 
 use super::{SnapshotError, Source};
+use crate::go_runtime::Variable;
 use crate::process::memory::MemoryError;
-use crate::units::{Pc, RemoteAddr};
+use crate::units::RemoteAddr;
 
 /// g structs read at most: 16 million, 8 GB in the target.
 pub(super) const LIMIT: usize = 1 << 24;
@@ -22,11 +23,9 @@ pub(super) struct AllGs {
 }
 
 pub(super) fn read(source: &Source<'_>) -> Result<AllGs, SnapshotError> {
-    let remote = |pc: Option<Pc>, name| {
-        pc.map(|pc| source.bias.remote(pc)).ok_or(SnapshotError::Variable { name })
-    };
-    let len_at = remote(source.variables.allglen, "allglen")?;
-    let pointer_at = remote(source.variables.allgptr, "allgptr")?;
+    let remote = |variable| source.globals.get(variable).map(|(pc, _)| source.bias.remote(pc));
+    let len_at = remote(Variable::Allglen)?;
+    let pointer_at = remote(Variable::Allgptr)?;
     for _ in 0..ATTEMPTS {
         let listed = source.memory.word(len_at)?;
         let pointer = source.memory.word(pointer_at)?;

@@ -9,23 +9,28 @@
 
 mod allgs;
 mod collect;
+mod labels;
 mod raw;
+mod sites;
 mod stacks;
+mod stats;
 mod symbols;
 mod unwind;
-mod variables;
 mod waits;
 
+use hashbrown::HashMap;
+
 use crate::binary::Binary;
-use crate::go_runtime::{Layout, Owner, Status};
+use crate::go_runtime::{GlobalError, Globals, Layout, Owner, Status, WaitReasons};
 use crate::process::memory::{MemoryError, ReadMemory};
 use crate::target::LoadBias;
 use crate::units::{Goid, MonotonicNs, Pc, RemoteAddr};
 
+pub use sites::{SiteUse, Spread, site_uses};
 pub use stacks::{Stack, StackId, Stacks};
+pub use stats::{GcPause, RuntimeStats};
 pub use symbols::{CreatedBy, ShownFrame, Symbols};
 pub use unwind::StackEnd;
-pub use variables::Variables;
 
 /// Where a snapshot is taken from.
 #[derive(Clone, Copy)]
@@ -37,7 +42,9 @@ pub struct Source<'a> {
     /// The runtime's layout in it.
     pub layout: &'a Layout,
     /// Where the runtime's variables are.
-    pub variables: &'a Variables,
+    pub globals: &'a Globals,
+    /// The names of its wait reasons.
+    pub reasons: &'a WaitReasons,
     /// Where it was loaded.
     pub bias: LoadBias,
 }
@@ -52,12 +59,9 @@ impl std::fmt::Debug for Source<'_> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotError {
-    /// A variable of the runtime is not found.
-    #[error("where runtime.{name} is cannot be told for this program: it has no symbol table, and its code is not as known")]
-    Variable {
-        /// Its name.
-        name: &'static str,
-    },
+    /// The list of goroutines is not found.
+    #[error(transparent)]
+    Global(#[from] GlobalError),
     /// The memory.
     #[error("cannot read the goroutines: {0}")]
     Memory(#[from] MemoryError),
@@ -204,6 +208,7 @@ pub struct Snapshot {
     /// Their stacks.
     pub stacks: Stacks,
     waits: Vec<Wait>,
+    labels: HashMap<RemoteAddr, Vec<(String, String)>>,
     /// When reading began, on the target's monotonic clock; `None` where time stands still.
     pub taken_from: Option<MonotonicNs>,
     /// When it ended.
@@ -219,6 +224,12 @@ impl Snapshot {
     #[must_use]
     pub fn waits(&self, goroutine: &Goroutine) -> &[Wait] {
         self.waits.get(goroutine.waits.0 as usize..goroutine.waits.1 as usize).unwrap_or_default()
+    }
+
+    /// The profiler labels of `goroutine`, by rising key; `None` for none, and for those that could not be read.
+    #[must_use]
+    pub fn labels(&self, goroutine: &Goroutine) -> Option<&[(String, String)]> {
+        self.labels.get(&goroutine.labels).map(Vec::as_slice)
     }
 
     /// The stack of `goroutine`, if it was read.
@@ -270,6 +281,8 @@ pub fn take_with(source: &Source<'_>, threads: usize) -> Result<Snapshot, Snapsh
     }
     snapshot.goroutines.sort_unstable_by_key(|g| g.goid);
     snapshot.taken_to = source.memory.now();
+    // Labels are never changed once they are set, so they need not be read in time with the rest.
+    snapshot.labels = labels::read(source, snapshot.goroutines.iter().map(|g| g.labels));
     snapshot.incomplete = if let Some(error) = error {
         Some(Incomplete::Ended { listed: list.addresses.len(), why: error.to_string() })
     } else if let Some((count, first)) = unreadable {
@@ -313,7 +326,7 @@ impl Source<'_> {
             // It is the program's while it runs a finalizer (`fingStatus`). Between them it does nothing but wait for the
             // next, under a reason of its own; that can be read for a stripped program too.
             Owner::Finalizers => {
-                status == Status::Waiting && self.variables.reasons.name(raw.waitreason) == Some("finalizer wait")
+                status == Status::Waiting && self.reasons.name(raw.waitreason) == Some("finalizer wait")
             }
             Owner::Cleanups => !raw.running_cleanups,
         }

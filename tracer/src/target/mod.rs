@@ -132,7 +132,7 @@ pub struct Target {
 }
 
 /// How far from its link-time addresses the kernel loaded a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoadBias(u64);
 
 impl LoadBias {

@@ -11,7 +11,7 @@ use super::View;
 use crate::snapshot::{Goroutine, Spread, StackState};
 use crate::units::RemoteAddr;
 
-/// Goroutines with the same stack, state, reason and creation site.
+/// Goroutines with the same stack, state, reason, labels and creation site.
 #[derive(Clone, Debug)]
 pub struct Group<'a> {
     /// One of them, to show.
@@ -34,7 +34,7 @@ pub fn groups<'a>(view: &View<'_>, goroutines: &[&'a Goroutine]) -> Vec<Group<'a
         };
         // Two that run have in common what they started with.
         let start = if stack.is_none() { g.startpc } else { RemoteAddr(0) };
-        (stack, g.status, view.reason(g), g.gopc, g.locked, start)
+        (stack, g.status, view.reason(g), g.gopc, g.locked, start, view.snapshot.labels(g))
     };
     let mut found: HashMap<_, (Group<'a>, Vec<u64>)> = HashMap::new();
     for g in goroutines {
@@ -75,6 +75,10 @@ pub fn write_groups(out: &mut impl Write, view: &View<'_>, groups: &[Group<'_>])
         write!(out, "\n# state: {}", view.status(g))?;
         if g.locked {
             out.write_all(b", locked to thread")?;
+        }
+        if let Some(labels) = view.snapshot.labels(g) {
+            let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key:?}:{value:?}")).collect();
+            write!(out, "\n# labels: {{{}}}", labels.join(", "))?;
         }
         writeln!(out, "\n# stack memory: {}", super::sites::bytes(group.stack_bytes))?;
         if let Some(waited) = &group.waited {

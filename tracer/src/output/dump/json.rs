@@ -22,24 +22,24 @@ pub struct Meta<'a> {
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct Document<'r, 'v> {
     #[serde(flatten)]
-    meta: &'a Meta<'a>,
+    meta: &'r Meta<'r>,
     taken_from_ns: Option<MonotonicNs>,
     taken_to_ns: Option<MonotonicNs>,
     /// Why goroutines may be missing.
     incomplete: Option<String>,
     /// Goroutines that did not stand still.
     moved: usize,
-    goroutines: Rows<'a>,
+    goroutines: Rows<'r, 'v>,
 }
 
-struct Rows<'a> {
-    view: &'a View<'a>,
-    goroutines: &'a [&'a Goroutine],
+struct Rows<'r, 'v> {
+    view: &'r View<'v>,
+    goroutines: &'r [&'r Goroutine],
 }
 
-impl Serialize for Rows<'_> {
+impl Serialize for Rows<'_, '_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.goroutines.iter().map(|g| row(self.view, g)))
     }
@@ -86,9 +86,9 @@ struct FrameRow<'a> {
     pc: RemoteAddr,
 }
 
-fn row<'a>(view: &'a View<'_>, g: &'a Goroutine) -> Row<'a> {
+fn row<'r>(view: &'r View<'_>, g: &'r Goroutine) -> Row<'r> {
     let stack = view.snapshot.stack(g);
-    let frame = |f: &ShownFrame<'a>| FrameRow {
+    let frame = |f: &ShownFrame<'r>| FrameRow {
         function: f.function,
         file: f.file,
         line: f.line,

@@ -11,7 +11,6 @@ use anyhow::Result;
 
 pub use bpf::{Bpf, bpf};
 pub use debian::install as install_debian_packages;
-
 pub use go::{VERSIONS as GO_VERSIONS, command as go_command, go};
 
 use crate::workspace::say;

@@ -49,8 +49,8 @@ type Row = (Cell, Result<Outcome>);
 fn render(rows: &[Row]) -> String {
     let mut text = "# Kernels\n\nWritten by `cargo xtask vm --matrix` from real runs; not to be edited.\n\n\
         Each cell is one virtual machine: a Debian kernel, the statically linked release `gotracer`, the end-to-end \
-        tests and their Go programs of one Go version. It shows passed/failed/skipped. arm64 is emulated; nothing here \
-        ran on arm64 hardware.\n\nOne cell again, with its console:\n\n    \
+        tests and their Go programs of one Go version. It shows passed/failed/skipped. Both architectures are \
+        emulated by QEMU; nothing here ran on arm64 hardware.\n\nOne cell again, with its console:\n\n    \
         cargo xtask vm --arch aarch64 --kernel 6.1 --go 1.26.6\n"
         .to_owned();
     for arch in Arch::ALL {
@@ -79,6 +79,7 @@ fn render(rows: &[Row]) -> String {
         }
     }
     let _ = writeln!(text, "\n{} machines, {} s in all.", rows.len(), took.as_secs());
+    text += include_str!("instructions.md");
     text
 }
 

@@ -117,6 +117,14 @@ pub fn build_one(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// One program, plain, by Go `version`, for this machine; gives its path.
+pub fn build_with(name: &str, version: &str) -> Result<PathBuf> {
+    let job = Job { version: version.to_string(), ..newest(name) };
+    let path = job.path();
+    build_all(vec![job])?;
+    Ok(path)
+}
+
 /// Where the tests look for programs: the folder above GOARCH.
 pub fn folder() -> PathBuf {
     target().join("programs")

@@ -93,6 +93,8 @@ impl Refusal {
     /// When it cannot be started or does not end.
     pub fn of(command: &mut Command) -> Result<Self> {
         let mut running = Running::start("gotracer", command)?;
+        // A program that is run after all finds its test gone, and ends.
+        running.close_stdin();
         let (stdout, stderr) = (running.stdout.to_end()?, running.stderr.to_end()?);
         Ok(Self { status: running.await_exit()?, stdout, stderr })
     }

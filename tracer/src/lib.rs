@@ -22,5 +22,6 @@ pub mod output;
 pub mod probes;
 pub mod process;
 pub mod session;
+pub mod snapshot;
 pub mod target;
 pub mod units;

@@ -12,10 +12,12 @@ use crate::units::Pc;
 
 const MAGIC: &[u8] = b"\xff Go buildinf:";
 /// The blob is aligned so: <https://github.com/golang/go/blob/go1.27.3/src/debug/buildinfo/buildinfo.go#L60-L63>.
-const ALIGN: usize = 16;
+const ALIGN: u64 = 16;
 const HEADER: u64 = 32;
-/// The first writable bytes searched for the blob where no section names it; the linker puts it first.
-const SEARCH: u64 = 1 << 20;
+/// The first bytes of each writable segment that are searched for the blob where no section names it.
+const SEARCH: u64 = 256 << 20;
+/// Bytes searched at a time.
+const CHUNK: u64 = 1 << 20;
 /// The longest version or module text believed, in bytes.
 const TEXT_LIMIT: u64 = 16 << 20;
 
@@ -125,18 +127,31 @@ fn unquote(text: &str) -> String {
     out
 }
 
-/// The address of the blob: at its section, else in the first writable segment.
+/// The address of the blob: at its section, else somewhere in the writable segments (the linker puts it early, but behind
+/// the relocated read-only data of a position-independent program).
 fn locate(image: &Image) -> Result<Option<Pc>, BinaryError> {
-    let (start, size) = match image.section(".go.buildinfo") {
-        Some(section) => (section.start, section.size),
-        None => match image.segments().iter().find(|s| s.writable && s.file_size > 0) {
-            Some(segment) => (segment.start, segment.file_size),
-            None => return Ok(None),
-        },
-    };
-    let Ok(bytes) = image.read(start, size.min(SEARCH)) else { return Ok(None) };
-    let found = bytes.chunks(ALIGN).position(|chunk| chunk.starts_with(MAGIC));
-    Ok(found.map(|i| Pc(start.0.wrapping_add((i * ALIGN) as u64))))
+    if let Some(section) = image.section(".go.buildinfo") {
+        return search(image, section.start, section.size);
+    }
+    for segment in image.segments().iter().filter(|s| s.writable) {
+        if let Some(found) = search(image, segment.start, segment.file_size.min(SEARCH))? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+fn search(image: &Image, start: Pc, len: u64) -> Result<Option<Pc>, BinaryError> {
+    let mut at = start.0.wrapping_neg() % ALIGN;
+    while at < len {
+        let chunk = (len - at).min(CHUNK);
+        let bytes = image.read(Pc(start.0.wrapping_add(at)), chunk)?;
+        if let Some(i) = bytes.chunks(ALIGN as usize).position(|line| line.starts_with(MAGIC)) {
+            return Ok(Some(Pc(start.0.wrapping_add(at + i as u64 * ALIGN))));
+        }
+        at += chunk;
+    }
+    Ok(None)
 }
 
 /// A string with its length before it as a varint, and the address behind it.

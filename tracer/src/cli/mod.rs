@@ -3,6 +3,7 @@
 //! stdout carries the result, stderr the rest. Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 findings with `--fail`.
 
 mod doctor;
+mod dump;
 mod live;
 mod logger;
 mod run;
@@ -31,6 +32,7 @@ struct Arguments {
 enum Command {
     Trace(trace::TraceArguments),
     Run(run::RunArguments),
+    Dump(dump::DumpArguments),
     Doctor(doctor::DoctorArguments),
 }
 
@@ -42,6 +44,7 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Trace(arguments) => trace::trace(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Dump(arguments) => dump::dump(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
     };
     match done {

@@ -2,7 +2,10 @@
 //!
 //! In: events, tables, and [`Names`] for the addresses in them. Out: bytes. Prints nothing itself.
 
+pub mod dump;
+pub mod folded;
 pub mod json;
+pub mod pprof;
 pub mod summary;
 pub mod text;
 

@@ -7,6 +7,7 @@ mod error;
 mod held;
 mod lifetime;
 mod maps;
+pub mod memory;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -114,6 +115,12 @@ impl Process {
             .map(|w| OsStr::from_bytes(w).to_string_lossy())
             .collect();
         words.join(" ")
+    }
+
+    /// Whether it has exited.
+    #[must_use]
+    pub fn has_exited(&self) -> bool {
+        lifetime::has_exited(&self.pidfd)
     }
 
     /// Waits until it has exited.

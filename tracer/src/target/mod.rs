@@ -132,10 +132,16 @@ pub struct Target {
 }
 
 /// How far from its link-time addresses the kernel loaded a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoadBias(u64);
 
 impl LoadBias {
+    /// The bias that puts the link-time address `pc` at `remote`.
+    #[must_use]
+    pub fn between(pc: Pc, remote: RemoteAddr) -> Self {
+        Self(remote.0.wrapping_sub(pc.0))
+    }
+
     /// The link-time address of `remote`.
     #[must_use]
     pub fn pc(self, remote: RemoteAddr) -> Pc {

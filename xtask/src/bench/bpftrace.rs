@@ -8,7 +8,13 @@ use anyhow::{Context, Result};
 use gotracer_tests::child::{Running, poll};
 
 use super::subject::{Subject, with_us};
-use crate::toolchains;
+use crate::toolchains::install_debian_packages;
+use crate::workspace::on_path;
+
+/// Sees to it that there is one.
+pub fn ensure() -> Result<()> {
+    if on_path("bpftrace") { Ok(()) } else { install_debian_packages(&["bpftrace"], "the bench's baseline") }
+}
 
 /// A running bpftrace. Killed when dropped.
 pub struct Bpftrace(Running);
@@ -16,9 +22,8 @@ pub struct Bpftrace(Running);
 impl Bpftrace {
     /// Starts it, and waits until its breakpoint stands in the subject's code.
     pub fn attach(subject: &Subject, function: &str) -> Result<Self> {
-        let program = toolchains::bpftrace()?;
         let script = format!("uprobe:{}:{function} {{ @n = count(); }}", subject.path().display());
-        let mut command = Command::new(program);
+        let mut command = Command::new("bpftrace");
         command.args(["-p", &subject.pid().to_string(), "-e", &script]);
         let mut running = Running::start("bpftrace", with_us(&mut command))?;
         running.await_line("Attaching")?;

@@ -33,7 +33,6 @@ use self::hits::Tracing;
 use self::reader::Reader;
 use self::stats::Spread;
 use self::subject::Subject;
-use crate::toolchains;
 use crate::workspace::{cargo, execute, say, target};
 
 #[derive(clap::Args)]
@@ -142,7 +141,7 @@ pub fn run(args: &Args) -> Result<()> {
         versions = if args.quick { vec!["1.27.3".into()] } else { vec!["1.26.6".into(), "1.27.3".into()] };
     }
     if plan.bpftrace {
-        toolchains::bpftrace()?;
+        bpftrace::ensure()?;
     }
     let mut text = report::environment(&versions)?;
     say("memory of the table");

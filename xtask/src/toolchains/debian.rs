@@ -7,7 +7,7 @@ use std::sync::Once;
 use anyhow::{Result, bail};
 
 use crate::privileges::is_root;
-use crate::workspace::{execute, on_path, output, say};
+use crate::workspace::{execute, output, say};
 
 /// Sees to it that all of `packages` are installed.
 ///
@@ -35,17 +35,6 @@ pub fn install(packages: &[&str], what_for: &str) -> Result<()> {
             // Our stdout is for results.
             .stdout(std::io::stderr()),
     )
-}
-
-/// bpftrace, the baseline of the bench.
-///
-/// # Errors
-/// When it is neither on PATH nor can be installed.
-pub fn bpftrace() -> Result<&'static str> {
-    if !on_path("bpftrace") {
-        install(&["bpftrace"], "the bench's baseline")?;
-    }
-    Ok("bpftrace")
 }
 
 fn is_installed(package: &str) -> bool {

@@ -10,7 +10,8 @@ use anyhow::{Context, Result, ensure};
 use super::cell::{Cell, Outcome, Payload};
 use super::kernels::Kernel;
 use super::{VmArgs, programs};
-use crate::cross::{self, Arch};
+use crate::cross::Arch;
+use crate::workspace;
 
 /// Runs the cells one after the other and prints the table; the whole matrix is written to docs/kernels.md.
 pub(crate) fn run(args: &VmArgs) -> Result<()> {
@@ -19,7 +20,7 @@ pub(crate) fn run(args: &VmArgs) -> Result<()> {
     for arch in Arch::ALL {
         let payload = Payload::tests(arch)?;
         for &kernel in kernels {
-            for go in programs::chosen(arch, &args.go, args.short)? {
+            for go in programs::build(arch, &args.go, args.short)? {
                 let cell = Cell { arch, kernel, go: Some(go) };
                 eprint!("{cell}: ");
                 let outcome = cell.run(&payload, args, |_| ());
@@ -34,7 +35,7 @@ pub(crate) fn run(args: &VmArgs) -> Result<()> {
     let text = render(&rows);
     print!("{text}");
     if !args.short {
-        let path = cross::workspace().join("docs/kernels.md");
+        let path = workspace::root().join("docs/kernels.md");
         fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
         eprintln!("wrote {}", path.display());
     }

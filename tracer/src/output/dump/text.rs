@@ -1,0 +1,102 @@
+//! The text of Go's own `debug=2`, so that whatever parses that parses this.
+//!
+//! One difference: arguments are always `(...)`, as Go prints them for inlined calls. The values that Go prints are whatever
+//! lies in the arguments' stack slots, often stale ("?"); equal stacks would no longer be equal by text.
+
+use std::io::{self, Write};
+
+use hashbrown::HashMap;
+
+use super::View;
+use crate::go_runtime::Status;
+use crate::snapshot::{Goroutine, StackId, StackState};
+
+/// `tracebackInnerFrames`, `tracebackOuterFrames`, from Go 1.21 on:
+/// <https://github.com/golang/go/blob/go1.27.3/src/runtime/traceback.go#L27-L35>. Before, the first 100 were printed.
+const INNER: usize = 50;
+const OUTER: usize = 50;
+
+/// Writes goroutines as `runtime.Stack` does.
+///
+/// # Errors
+///
+/// If `out` fails.
+pub fn write_text(out: &mut impl Write, view: &View<'_>, goroutines: &[&Goroutine]) -> io::Result<()> {
+    let mut bodies: HashMap<StackId, String> = HashMap::new();
+    for (i, g) in goroutines.iter().enumerate() {
+        if i > 0 {
+            out.write_all(b"\n")?;
+        }
+        header(out, view, g)?;
+        match g.stack {
+            StackState::Read(id) => {
+                let body = bodies.entry(id).or_insert_with(|| body(view, g));
+                out.write_all(body.as_bytes())?;
+            }
+            // Go's own words, which parsers know. Of one that moved there is no more to say than of one that runs.
+            StackState::Running | StackState::Moved => {
+                out.write_all(b"\tgoroutine running on other thread; stack unavailable\n")?;
+            }
+        }
+        if let Some(site) = view.created_by(g) {
+            write!(out, "created by {}", site.function)?;
+            if let Some(parent) = site.parent {
+                write!(out, " in goroutine {parent}")?;
+            }
+            write!(out, "\n\t{}:{}", site.file, site.line)?;
+            match site.offset {
+                Some(offset) => writeln!(out, " +{offset:#x}")?,
+                None => out.write_all(b"\n")?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `goroutineheader`: <https://github.com/golang/go/blob/go1.27.3/src/runtime/traceback.go#L1253-L1336>.
+fn header(out: &mut impl Write, view: &View<'_>, g: &Goroutine) -> io::Result<()> {
+    write!(out, "goroutine {} [{}", g.goid, view.status(g))?;
+    if g.status == Status::Leaked {
+        out.write_all(b" (leaked)")?;
+    }
+    if g.scan {
+        out.write_all(b" (scan)")?;
+    }
+    let minutes = view.waited(g).unwrap_or_default() / 60_000_000_000;
+    if minutes >= 1 {
+        write!(out, ", {minutes} minutes")?;
+    }
+    if g.locked {
+        out.write_all(b", locked to thread")?;
+    }
+    out.write_all(b"]:\n")
+}
+
+fn body(view: &View<'_>, g: &Goroutine) -> String {
+    let Some(named) = view.frames(g) else { return String::new() };
+    let (frames, elided_at) = (&named.0, named.1);
+    let beyond = view.snapshot.stack(g).map_or(0, |stack| stack.elided as usize);
+    let mut text = String::new();
+    let line = |text: &mut String, frame: &crate::snapshot::ShownFrame<'_>| {
+        text.push_str(frame.function);
+        text.push_str("(...)\n\t");
+        text.push_str(frame.file);
+        text.push(':');
+        text.push_str(&frame.line.to_string());
+        if let Some(offset) = frame.offset {
+            text.push_str(&format!(" +{offset:#x}"));
+        }
+        text.push('\n');
+    };
+    // Those that the snapshot left out stand far behind the first 50, and far before the last 50.
+    debug_assert!(beyond == 0 || elided_at > INNER);
+    let elided = (frames.len() + beyond).saturating_sub(INNER + OUTER);
+    if elided == 0 {
+        frames.iter().for_each(|frame| line(&mut text, frame));
+        return text;
+    }
+    frames.iter().take(INNER).for_each(|frame| line(&mut text, frame));
+    text.push_str(&format!("...{elided} frames elided...\n"));
+    frames.iter().skip(frames.len().saturating_sub(OUTER)).for_each(|frame| line(&mut text, frame));
+    text
+}

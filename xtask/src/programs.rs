@@ -125,6 +125,14 @@ pub fn build_one(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// One program, plain, by Go `version`, for this machine; gives its path.
+pub fn build_with(name: &str, version: &str) -> Result<PathBuf> {
+    let job = Job { version: version.to_string(), ..newest(name) };
+    let path = job.path();
+    build_all(vec![job])?;
+    Ok(path)
+}
+
 /// A program by GCC's Go compiler, into GOARCH/gccgo/plain.
 pub fn build_gccgo() -> Result<()> {
     let path = folder().join(host_goarch()).join("gccgo/plain/waits");

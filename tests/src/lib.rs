@@ -14,6 +14,7 @@ pub mod program;
 pub mod tally;
 pub mod text;
 pub mod tracer;
+pub mod traceback;
 mod versions;
 
 pub use program::Program;

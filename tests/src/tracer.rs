@@ -92,7 +92,14 @@ impl Refusal {
     /// # Errors
     /// When it cannot be started or does not end.
     pub fn of(command: &mut Command) -> Result<Self> {
-        let mut running = Running::start("gotracer", command)?;
+        Self::end(Running::start("gotracer", command)?)
+    }
+
+    /// Waits for the end of a gotracer that runs.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn end(mut running: Running) -> Result<Self> {
         let (stdout, stderr) = (running.stdout.to_end()?, running.stderr.to_end()?);
         Ok(Self { status: running.await_exit()?, stdout, stderr })
     }

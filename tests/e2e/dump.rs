@@ -28,8 +28,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             trials.push(trial(name, move || is_what_the_program_says(version, variant)));
         }
     }
-    trials.push(trial("dump::ten_goroutines", || idle("1")));
-    trials.push(trial("dump::two_hundred_thousand_goroutines", || idle("28572")));
+    trials.push(trial("dump::ways_of_waiting", ways_of_waiting));
+    trials.push(trial("dump::two_hundred_thousand_goroutines", two_hundred_thousand));
     trials.push(trial("dump::a_busy_server", a_busy_server));
     trials.push(trial("dump::forms_agree", forms_agree));
     trials.push(trial("dump::filters", filters));
@@ -68,7 +68,9 @@ fn port(program: &Program) -> Result<u64> {
 /// Without those that serve a request.
 fn quiet(text: &str) -> Result<BTreeMap<u64, Traced>> {
     let mut all = parse(text)?;
-    all.retain(|_, g| !g.has("net/http.(*conn).serve(") && !g.has("created by net/http.(*connReader).startBackgroundRead"));
+    all.retain(|_, g| {
+        !g.has("net/http.(*conn).serve(") && !g.has("created by net/http.(*connReader).startBackgroundRead")
+    });
     Ok(all)
 }
 
@@ -111,7 +113,18 @@ fn is_what_the_program_says(version: &str, variant: &str) -> Result<()> {
     program.quit_in_peace()
 }
 
-fn idle(n: &str) -> Result<()> {
+fn two_hundred_thousand() -> Result<()> {
+    let program = Program::start(&Program::find(newest()?, "plain", "stacks")?, &["-crowd", "200000"])?;
+    own(port(&program)?)?;
+    let seen = quiet(&dump_of(program.pid(), &[])?)?;
+    ensure!(seen.len() > 200_000, "only {} goroutines", seen.len());
+    compare(&seen, &own(port(&program)?)?)?;
+    program.quit_in_peace()
+}
+
+/// One goroutine in each way of waiting, and the figures of the runtime beside them.
+fn ways_of_waiting() -> Result<()> {
+    let n = "3";
     let mut program = Program::start(&Program::find(newest()?, "plain", "idle")?, &["-n", n])?;
     own(port(&program)?)?;
     let seen = quiet(&dump_of(program.pid(), &[])?)?;
@@ -166,8 +179,7 @@ fn forms_agree() -> Result<()> {
     let (pid, total) = (program.pid(), parse(&dump_of(program.pid(), &[])?)?.len());
     let group = dump_of(pid, &["--group"])?;
     ensure!(group.starts_with(&format!("goroutine profile: total {total}\n")), "{group}");
-    let counts: Vec<usize> =
-        group.lines().filter_map(|line| line.split_once(" @ 0x")?.0.parse().ok()).collect();
+    let counts: Vec<usize> = group.lines().filter_map(|line| line.split_once(" @ 0x")?.0.parse().ok()).collect();
     ensure!(counts.iter().sum::<usize>() == total && counts.is_sorted_by(|a, b| a >= b), "{counts:?}");
     let folded = dump_of(pid, &["--folded"])?;
     let folded: Option<usize> =
@@ -268,7 +280,9 @@ fn wrong_usage() -> Result<()> {
         ensure!(output.stdout.is_empty(), "printed on stdout: {}", String::from_utf8_lossy(&output.stdout));
         Ok((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
     };
-    for args in [&[][..], &["--pid", "1", "--core", "x", "--exe", "y"], &["--core", "x"], &["--pid", "1", "--function", "("]] {
+    for args in
+        [&[][..], &["--pid", "1", "--core", "x", "--exe", "y"], &["--core", "x"], &["--pid", "1", "--function", "("]]
+    {
         let (code, said) = ended(args)?;
         ensure!(code == Some(2), "{args:?} ended with {code:?}: {said}");
     }

@@ -13,8 +13,8 @@ pub mod environment;
 pub mod program;
 pub mod tally;
 pub mod text;
-pub mod tracer;
 pub mod traceback;
+pub mod tracer;
 mod versions;
 
 pub use program::Program;

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -15,15 +16,19 @@ import (
 	"runtime"
 	"runtime/pprof"
 	"sort"
+	"strings"
 	"sync"
 	"time"
 
 	"gotracer.test/programs/report"
 )
 
+var crowd = flag.Int("crowd", 0, "goroutines that all wait in one place, beside the others")
+
 var never = make(chan int)
 
 func main() {
+	flag.Parse()
 	parked := []func(){
 		inlined, wrapped, methodValue, generic, panicking, faulting, goexiting, recovered, nilChannel, emptySelect,
 		rangeChannel, rwLock, once, timer, reflected, labelled, locked, sorted, variadic,
@@ -44,6 +49,7 @@ func main() {
 	go io.ReadAll(reader)
 	blockedFinalizer()
 	more()
+	gather(*crowd)
 
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -202,4 +208,16 @@ func withArguments(n int, s string, l []int) { <-never }
 func blockedFinalizer() {
 	runtime.SetFinalizer(new([64]int), func(*[64]int) { <-never })
 	runtime.GC()
+}
+
+// Back when all of them wait: then, and only then, all their stacks are one in the profile.
+func gather(n int) {
+	for i := 0; i < n; i++ {
+		go func() { c() }()
+	}
+	for seen := n == 0; !seen; time.Sleep(10 * time.Millisecond) {
+		var profile strings.Builder
+		pprof.Lookup("goroutine").WriteTo(&profile, 1)
+		seen = strings.Contains(profile.String(), fmt.Sprintf("\n%d @ ", n))
+	}
 }

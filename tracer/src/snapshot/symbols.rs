@@ -141,11 +141,8 @@ impl<'a> Symbols<'a> {
                     });
                 }
                 if !logical.inlined {
-                    trap = if self.minor >= 21 {
-                        is_injected(logical.name)
-                    } else {
-                        logical.name == "runtime.sigpanic"
-                    };
+                    trap =
+                        if self.minor >= 21 { is_injected(logical.name) } else { logical.name == "runtime.sigpanic" };
                 }
             }
         }

@@ -124,12 +124,7 @@ fn row<'r>(view: &'r View<'_>, g: &'r Goroutine) -> Row<'r> {
 /// # Errors
 ///
 /// If `out` fails.
-pub fn write_json(
-    out: &mut impl Write,
-    view: &View<'_>,
-    goroutines: &[&Goroutine],
-    meta: &Meta<'_>,
-) -> io::Result<()> {
+pub fn write_json(out: &mut impl Write, view: &View<'_>, goroutines: &[&Goroutine], meta: &Meta<'_>) -> io::Result<()> {
     let document = Document {
         meta,
         taken_from_ns: view.snapshot.taken_from,

@@ -100,9 +100,9 @@ impl<'a> View<'a> {
         }
         let Some(regex) = &filter.function else { return true };
         let in_stack = match g.stack {
-            StackState::Read(id) => *matched
-                .entry(id)
-                .or_insert_with(|| self.frames(g).is_some_and(|named| named.0.iter().any(|f| regex.is_match(&f.function)))),
+            StackState::Read(id) => *matched.entry(id).or_insert_with(|| {
+                self.frames(g).is_some_and(|named| named.0.iter().any(|f| regex.is_match(&f.function)))
+            }),
             StackState::Running | StackState::Moved => false,
         };
         in_stack

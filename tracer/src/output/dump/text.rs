@@ -11,7 +11,9 @@ use super::View;
 use crate::go_runtime::Status;
 use crate::snapshot::{Goroutine, StackId, StackState};
 
-/// `_TracebackMaxFrames` up to Go 1.20: the first so many physical frames are looked at.
+/// `_TracebackMaxFrames` up to Go 1.20: the first so many physical frames are looked at, and that there were more is said
+/// only if all of them were printed. JSON has the rest.
+/// <https://github.com/golang/go/blob/go1.19.8/src/runtime/traceback.go#L855-L863>
 const FIRST: usize = 100;
 /// `tracebackInnerFrames`, `tracebackOuterFrames` from Go 1.21 on:
 /// <https://github.com/golang/go/blob/go1.27.3/src/runtime/traceback.go#L27-L35>.
@@ -94,8 +96,11 @@ fn body(view: &View<'_>, g: &Goroutine) -> String {
         && let Some(stack) = view.snapshot.stack(g)
         && stack.pcs.len() >= FIRST
     {
-        view.first_frames(stack, FIRST).iter().for_each(|frame| line(&mut text, frame));
-        text.push_str("...additional frames elided...\n");
+        let first = view.first_frames(stack, FIRST);
+        first.iter().for_each(|frame| line(&mut text, frame));
+        if first.len() == FIRST {
+            text.push_str("...additional frames elided...\n");
+        }
         return text;
     }
     // Those that the snapshot left out stand far behind the first 50, and far before the last 50.

@@ -5,6 +5,7 @@
 
 mod attach;
 mod check;
+mod dump;
 mod exec;
 mod executables;
 mod leaves_no_trace;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         lifecycle::trials(),
         attach::trials(),
         exec::trials(),
+        dump::trials(),
         executables::trials(),
         leaves_no_trace::trials(),
         refusals::trials(),

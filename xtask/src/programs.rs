@@ -74,6 +74,7 @@ const PROGRAMS: &[(&str, Coverage)] = &[
     ("pingpong", Coverage::Versions),
     ("httpload", Coverage::Newest),
     ("idle", Coverage::Newest),
+    ("stacks", Coverage::Everything),
     ("leakyserver", Coverage::Newest),
 ];
 

@@ -11,8 +11,12 @@ use super::View;
 use crate::go_runtime::Status;
 use crate::snapshot::{Goroutine, StackId, StackState};
 
-/// `tracebackInnerFrames`, `tracebackOuterFrames`, from Go 1.21 on:
-/// <https://github.com/golang/go/blob/go1.27.3/src/runtime/traceback.go#L27-L35>. Before, the first 100 were printed.
+/// `_TracebackMaxFrames` up to Go 1.20: the first so many physical frames are looked at, and that there were more is said
+/// only if all of them were printed. JSON has the rest.
+/// <https://github.com/golang/go/blob/go1.19.8/src/runtime/traceback.go#L855-L863>
+const FIRST: usize = 100;
+/// `tracebackInnerFrames`, `tracebackOuterFrames` from Go 1.21 on:
+/// <https://github.com/golang/go/blob/go1.27.3/src/runtime/traceback.go#L27-L35>.
 const INNER: usize = 50;
 const OUTER: usize = 50;
 
@@ -78,7 +82,7 @@ fn body(view: &View<'_>, g: &Goroutine) -> String {
     let beyond = view.snapshot.stack(g).map_or(0, |stack| stack.elided as usize);
     let mut text = String::new();
     let line = |text: &mut String, frame: &crate::snapshot::ShownFrame<'_>| {
-        text.push_str(frame.function);
+        text.push_str(&frame.function);
         text.push_str("(...)\n\t");
         text.push_str(frame.file);
         text.push(':');
@@ -88,6 +92,17 @@ fn body(view: &View<'_>, g: &Goroutine) -> String {
         }
         text.push('\n');
     };
+    if !view.elides_middle()
+        && let Some(stack) = view.snapshot.stack(g)
+        && stack.pcs.len() >= FIRST
+    {
+        let first = view.first_frames(stack, FIRST);
+        first.iter().for_each(|frame| line(&mut text, frame));
+        if first.len() == FIRST {
+            text.push_str("...additional frames elided...\n");
+        }
+        return text;
+    }
     // Those that the snapshot left out stand far behind the first 50, and far before the last 50.
     debug_assert!(beyond == 0 || elided_at > INNER);
     let elided = (frames.len() + beyond).saturating_sub(INNER + OUTER);

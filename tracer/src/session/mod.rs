@@ -3,18 +3,22 @@
 //! In: a process. Out, batch by batch: its events, already in the [`GoroutineTable`]; in the end, what ended it.
 //! Follows the process through `execve`. Must not know how anything is printed.
 
+mod seed;
+
 use std::path::Path;
 use std::time::Duration;
 
 use crate::binary::Binary;
 use crate::events::{Event, EventStream, StreamError, Transition, now};
 use crate::go_runtime::Layout;
-use crate::goroutines::GoroutineTable;
+use crate::goroutines::{GoroutineTable, MergeReport};
 use crate::probes::catalogue::PROBES;
 use crate::probes::{AttachError, KernelPrograms, Probes, Verdict, place};
 use crate::process::{Process, ProcessError};
 use crate::target::{Program, Target, TargetError, TargetNames};
 use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
+
+use seed::{Seeding, Subject};
 
 /// Why a session cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +67,8 @@ impl From<ProcessError> for SessionError {
 pub enum Progress {
     /// On.
     Running,
+    /// On, and the goroutines that were read from the target's memory are in the table now.
+    Merged(MergeReport),
     /// The process had replaced its program; the new one is attached to. There are no events with this.
     Followed,
     /// To its end.
@@ -97,6 +103,8 @@ pub struct Session {
     replaced: bool,
     /// Events that have been read and not given out yet.
     pending: Vec<Event>,
+    /// How far we are with the goroutines that are older than the probes.
+    seeding: Seeding,
 }
 
 impl Session {
@@ -141,9 +149,13 @@ impl Session {
             starting,
             replaced: false,
             pending: Vec::new(),
+            seeding: Seeding::rest(),
         };
         session.attach_probes()?;
         session.started = now();
+        if !starting {
+            session.seeding = Seeding::begin(&mut session.table);
+        }
         Ok(session)
     }
 
@@ -236,6 +248,7 @@ impl Session {
         }
         if self.pending.is_empty() {
             let Some(target) = &self.target else { return Ok(Progress::Ended(End::Exited)) };
+            self.seeding.advance(&mut self.table, || subject(target));
             let pid = target.process().pid();
             let exited = tokio::select! {
                 batch = self.stream.next_batch(interval) => {
@@ -244,6 +257,10 @@ impl Session {
                     None
                 }
                 exited = target.process().exited() => Some(exited),
+                read = self.seeding.read() => {
+                    self.seeding.take(read);
+                    return Ok(Progress::Running);
+                }
             };
             if let Some(exited) = exited {
                 exited.map_err(|source| SessionError::Wait { pid, source })?;
@@ -253,6 +270,11 @@ impl Session {
         }
         self.programs.flush_log();
         self.take_in(events);
+        if self.pending.is_empty()
+            && let Some(report) = self.seeding.merge(&mut self.table)
+        {
+            return Ok(Progress::Merged(report));
+        }
         Ok(Progress::Running)
     }
 
@@ -329,8 +351,20 @@ impl Session {
         self.verdicts = verdicts(target.program())?;
         self.names.push(TargetNames::new(target.program().clone(), target.bias()));
         self.target = Some(target);
-        self.attach_probes()
+        self.attach_probes()?;
+        self.seeding = Seeding::begin(&mut self.table);
+        Ok(())
     }
+}
+
+/// What to read of `target`, once it is known where it is loaded.
+fn subject(target: &Target) -> Option<Subject> {
+    Some(Subject {
+        pid: target.process().pid(),
+        start_ticks: target.process().start_ticks(),
+        program: target.program().clone(),
+        bias: target.bias()?,
+    })
 }
 
 /// Where each probe goes.

@@ -104,12 +104,14 @@ fn several() -> Result<()> {
 
 fn for_ends_by_itself() -> Result<()> {
     require_root_and_bpf()?;
-    let program = Program::start(&Program::find(newest()?, "plain", "tally")?, &[])?;
+    let mut program = Program::start(&Program::find(newest()?, "plain", "tally")?, &[])?;
     let tracer = Gotracer::trace(program.pid(), &["--for", "200ms"])?;
     let begun = Instant::now();
     let trace = tracer.finish()?;
     ensure!(begun.elapsed() >= Duration::from_millis(150), "--for 200ms ended after {:?}", begun.elapsed());
     ensure!(trace.summary.created == 0, "an idle program created goroutines: {:?}", trace.summary);
+    program.send("go")?;
+    program.tally()?;
     program.quit_in_peace()
 }
 

@@ -38,11 +38,13 @@ fn children(version: &str) -> Result<()> {
 fn over_itself(version: &str) -> Result<()> {
     require_root_and_bpf()?;
     let mut program = Program::start(&Program::find(version, "plain", "forkexec")?, &["-mode", "reexec", "-n", "20"])?;
-    let tracer = Gotracer::trace(program.pid(), &[])?;
+    let mut tracer = Gotracer::trace(program.pid(), &[])?;
     program.send("go")?;
     let before = program.tally()?;
     program.send("exec")?;
     program.await_line("READY")?;
+    // It says again that it traces when it has attached to what the process runs now: what comes after it is seen.
+    tracer.child().stderr.await_start("tracing")?;
     program.send("go")?;
     let after = program.tally()?;
     let trace = tracer.stop()?;

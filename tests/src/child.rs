@@ -51,6 +51,11 @@ impl Running {
             .with_context(|| format!("cannot tell {} to {line}", self.what))
     }
 
+    /// Ends its stdin.
+    pub fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
     /// Sends a signal.
     ///
     /// # Errors

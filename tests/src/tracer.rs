@@ -92,7 +92,10 @@ impl Refusal {
     /// # Errors
     /// When it cannot be started or does not end.
     pub fn of(command: &mut Command) -> Result<Self> {
-        Self::end(Running::start("gotracer", command)?)
+        let mut running = Running::start("gotracer", command)?;
+        // A program that is run after all finds its test gone, and ends.
+        running.close_stdin();
+        Self::end(running)
     }
 
     /// Waits for the end of a gotracer that runs.

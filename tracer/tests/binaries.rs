@@ -7,9 +7,10 @@ mod build;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use build::{Form, Program, VERSIONS, answer, forms, program, tool};
-use gotracer::binary::Binary;
+use gotracer::binary::{Arch, Binary};
 use gotracer::go_runtime::{Evidence, GlobalError, Globals, Layout, LayoutSource, Variable, WaitReasons};
 use gotracer::units::Pc;
 
@@ -31,7 +32,7 @@ fn addresses(binary: &Binary, count: u64) -> Vec<Pc> {
     let (start, end) = (binary.module().min_pc.0, binary.module().max_pc.0);
     // A linear congruence (Knuth's constants): the same addresses on every run.
     let next = |n: &u64| Some(n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
-    let quantum = if binary.arch() == gotracer::binary::Arch::Arm64 { 4 } else { 1 };
+    let quantum = if binary.arch() == Arch::Arm64 { 4 } else { 1 };
     let numbers = std::iter::successors(Some(7), next).skip(1).take(count as usize);
     numbers.map(|n| Pc(start + (n >> 16) % (end - start) / quantum * quantum)).collect()
 }
@@ -43,7 +44,7 @@ fn version_settings_and_segments() {
         |program, binary| {
             let text = binary.version().text();
             assert!(text.starts_with(&format!("go{}", program.version)), "{program}: {text}");
-            assert_eq!(binary.arch(), program.form.arch.arch(), "{program}");
+            assert_eq!(binary.arch(), program.form.arch, "{program}");
             assert_eq!(binary.is_pie(), program.form.pie, "{program}");
             assert_eq!(binary.build_info().module, "example.com/sample", "{program}");
             let cgo = if program.form.cgo { "1" } else { "0" };
@@ -101,7 +102,7 @@ fn functions_by_name_are_where_nm_says() {
 #[test]
 fn lines_are_what_the_program_says() {
     each(
-        |form| form.arch.is_ours(),
+        |form| form.is_ours(),
         |program, binary| {
             // The runtime looks one byte before what it is given, but never before an entry: leave the last bytes out.
             let mut pcs = addresses(binary, 800);
@@ -142,7 +143,7 @@ fn without_shapes(name: &str) -> String {
 #[test]
 fn lines_are_what_addr2line_says() {
     each(
-        |form| !form.arch.is_ours() && !form.stripped,
+        |form| !form.is_ours() && !form.stripped,
         |program, binary| {
             let pcs = addresses(binary, 400);
             let input: String = pcs.iter().map(|pc| format!("{:x}\n", pc.0)).collect();
@@ -266,4 +267,52 @@ fn variables_found_by_code_are_where_the_symbols_are() {
             }
         },
     );
+}
+
+/// A program of which every part may be wrong: wherever it is cut and whichever bytes are turned, an answer or an error comes
+/// back soon.
+#[test]
+fn corrupted_copies_do_no_harm() {
+    let form = Form { arch: Arch::Amd64, pie: true, cgo: false, stripped: false };
+    let Some(program) = program(VERSIONS[VERSIONS.len() - 1], form) else { return };
+    let whole = std::fs::read(&program.path).unwrap();
+    let path = program.path.with_extension("corrupt");
+    let (mut opened, mut refused) = (0, 0);
+    let mut survive = |bytes: &[u8], what: &str| {
+        std::fs::write(&path, bytes).unwrap();
+        let started = Instant::now();
+        refused += 1;
+        if let Ok(binary) = Binary::open(std::fs::File::open(&path).unwrap()) {
+            (opened, refused) = (opened + 1, refused - 1);
+            for pc in addresses(&binary, 20) {
+                let _ = binary.functions().frames(pc);
+            }
+            let _ = binary.functions().by_name("runtime.gopark");
+            let _ = WaitReasons::of(&binary);
+            if let Ok(layout) = Layout::of(&binary) {
+                let _ = Globals::of_code(&binary, &layout);
+            }
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "{what} took {:?}", started.elapsed());
+    };
+    for cut in 0..40 {
+        survive(&whole[..whole.len() * cut / 40], &format!("cut at {cut} fortieths"));
+    }
+    let mut random = 42_u64;
+    let mut next = move || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 16) as usize
+    };
+    // The headers, where a byte changes everything, and then everywhere.
+    for round in 0..120 {
+        let mut bytes = whole.clone();
+        let (reach, turned) = if round < 60 { (0x1000, 4) } else { (bytes.len(), 4000) };
+        for _ in 0..turned {
+            let at = next() % reach;
+            bytes[at] = next() as u8;
+        }
+        survive(&bytes, &format!("round {round}"));
+    }
+    assert!(opened > 10 && refused > 40, "{opened} opened, {refused} refused: too few bytes turned, or too many");
+    std::fs::remove_file(&path).unwrap();
 }

@@ -11,7 +11,9 @@ use std::{env, fmt, fs};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
+use crate::toolchains::install_debian_packages;
 use crate::vm::{cache, debian};
+use crate::workspace;
 
 /// What the static `gotracer` may weigh, stripped: it is copied into containers and onto hosts by hand.
 const MAX_SIZE: u64 = 15 << 20;
@@ -29,6 +31,11 @@ pub(crate) enum Arch {
 
 impl Arch {
     pub(crate) const ALL: [Arch; 2] = [Arch::X86_64, Arch::Aarch64];
+
+    /// By Debian's name, which is Go's as well.
+    pub(crate) fn from_debian(name: &str) -> Option<Self> {
+        Arch::ALL.into_iter().find(|arch| arch.debian() == name)
+    }
 
     /// Debian's name of it, which is Go's as well.
     pub(crate) fn debian(self) -> &'static str {
@@ -108,33 +115,39 @@ pub(crate) fn test_executable(arch: Arch, package: &str, test: &str) -> Result<P
 fn build(arch: Arch, args: &[&str]) -> Result<String> {
     let triple = arch.triple();
     let mut rustflags = "-C target-feature=+crt-static".to_owned();
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = workspace::cargo();
     cargo.args(args).args(["--release", "--target", &triple]);
     // A folder of its own: another compiler in the same one would rebuild everything at every switch.
     cargo.arg("--target-dir").arg(target_folder());
     cargo.env("CARGO_PROFILE_RELEASE_STRIP", "symbols").env("CARGO_PROFILE_RELEASE_DEBUG", "0");
     if !active_rust_has(&triple)? {
-        debian::ensure_installed(&["rustc-web"])?;
+        install_debian_packages(&["rustc-web"], "a static build")?;
         cargo.env("RUSTC", "/usr/bin/rustc");
         if !arch.is_host() {
             rustflags += &format!(" --sysroot={}", debian_sysroot(arch)?.display());
         }
     }
     let key = triple.to_uppercase().replace('-', "_");
-    if arch.is_host() {
-        debian::ensure_installed(&["gcc", "libc6-dev"])?;
-    } else {
-        let gnu = format!("{arch}-linux-gnu");
-        let package = gnu.replace('_', "-");
-        debian::ensure_installed(&[&format!("gcc-{package}"), &format!("libc6-dev-{}-cross", arch.debian())])?;
-        cargo.env(format!("CARGO_TARGET_{key}_LINKER"), format!("{gnu}-gcc"));
-        cargo.env(format!("CC_{}", triple.replace('-', "_")), format!("{gnu}-gcc"));
-    }
+    let gcc = c_compiler(arch)?;
+    cargo.env(format!("CARGO_TARGET_{key}_LINKER"), &gcc);
+    cargo.env(format!("CC_{}", triple.replace('-', "_")), &gcc);
     cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     cargo.env(format!("CARGO_TARGET_{key}_RUSTFLAGS"), rustflags);
     let out = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     ensure!(out.status.success(), "cargo {} for {triple}: {}", args.join(" "), out.status);
     Ok(String::from_utf8(out.stdout)?)
+}
+
+/// The gcc that compiles and links for an architecture, installed if need be.
+pub(crate) fn c_compiler(arch: Arch) -> Result<String> {
+    if arch.is_host() {
+        install_debian_packages(&["gcc", "libc6-dev"], "compiling C")?;
+        return Ok("gcc".to_owned());
+    }
+    let gnu = format!("{arch}-linux-gnu");
+    let packages = [format!("gcc-{}", gnu.replace('_', "-")), format!("libc6-dev-{}-cross", arch.debian())];
+    install_debian_packages(&packages.each_ref().map(String::as_str), "compiling C for the other architecture")?;
+    Ok(format!("{gnu}-gcc"))
 }
 
 /// Whether the rustc that cargo would use has the target's standard library.
@@ -166,12 +179,7 @@ fn debian_sysroot(arch: Arch) -> Result<PathBuf> {
 }
 
 fn target_folder() -> PathBuf {
-    workspace().join("target/cross")
-}
-
-/// The folder of the workspace's Cargo.toml.
-pub(crate) fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+    workspace::target().join("cross")
 }
 
 /// Fails unless an ELF file asks for no dynamic linker.

@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
+use crate::cross::{self, Arch};
 use crate::toolchains::{self, GO_VERSIONS};
 use crate::workspace::{output, root, say, target};
 
@@ -110,12 +111,39 @@ pub fn run(args: &Args) -> Result<()> {
     build_all(jobs)
 }
 
+/// What the tests look for, of these Go versions, for another processor too.
+pub fn build(goarch: &str, versions: &[String]) -> Result<()> {
+    let mut jobs = jobs(&Args { goarch: Some(goarch.to_owned()), ..Args::default() })?;
+    jobs.retain(|job| versions.contains(&job.version));
+    build_all(jobs)
+}
+
 /// One program, plain, by the newest Go, for this machine; gives its path.
 pub fn build_one(name: &str) -> Result<PathBuf> {
     let job = newest(name);
     let path = job.path();
     build_all(vec![job])?;
     Ok(path)
+}
+
+/// One program, plain, by Go `version`, for this machine; gives its path.
+pub fn build_with(name: &str, version: &str) -> Result<PathBuf> {
+    let job = Job { version: version.to_string(), ..newest(name) };
+    let path = job.path();
+    build_all(vec![job])?;
+    Ok(path)
+}
+
+/// A program by GCC's Go compiler, into GOARCH/gccgo/plain.
+pub fn build_gccgo() -> Result<()> {
+    let path = folder().join(host_goarch()).join("gccgo/plain/waits");
+    let source = sources().join("waits/main.go");
+    if path.is_file() && fs::metadata(&path)?.modified()? > fs::metadata(&source)?.modified()? {
+        return Ok(());
+    }
+    fs::create_dir_all(path.parent().context("no parent")?)?;
+    output(Command::new("gccgo").arg("-o").arg(&path).arg(&source)).context("gccgo did not build its program")?;
+    Ok(())
 }
 
 /// Where the tests look for programs: the folder above GOARCH.
@@ -127,7 +155,8 @@ fn sources() -> PathBuf {
     root().join("tests/programs")
 }
 
-fn host_goarch() -> String {
+/// This machine's processor, in Go's terms.
+pub fn host_goarch() -> String {
     gotracer_tests::environment::host_goarch().to_string()
 }
 
@@ -157,8 +186,7 @@ fn jobs(args: &Args) -> Result<Vec<Job>> {
         };
         let variants: &[Variant] = match coverage {
             _ if !args.variants.is_empty() => &args.variants,
-            // Another processor's C compiler is not asked for.
-            Coverage::Everything if goarch == host_goarch() => &Variant::ALL,
+            Coverage::Everything => &Variant::ALL,
             _ => &[Variant::Plain],
         };
         for version in versions {
@@ -233,6 +261,11 @@ impl Job {
         let mut go = toolchains::go_command(&self.version)?;
         go.env("GOARCH", &self.goarch).env("GOOS", "linux");
         go.env("CGO_ENABLED", if self.variant == Variant::Cgo { "1" } else { "0" });
+        if self.variant == Variant::Cgo
+            && let Some(arch) = Arch::from_debian(&self.goarch)
+        {
+            go.env("CC", cross::c_compiler(arch)?);
+        }
         go.args(["build", "-buildvcs=false"]).args(self.variant.flags());
         go.arg(format!("-modfile={}", mod_file(&self.version)?.display()));
         go.arg("-o").arg(path).arg(format!("./{}", self.name));

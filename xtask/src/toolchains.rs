@@ -10,7 +10,7 @@ mod go;
 use anyhow::Result;
 
 pub use bpf::{Bpf, bpf};
-
+pub use debian::install as install_debian_packages;
 pub use go::{VERSIONS as GO_VERSIONS, command as go_command, go};
 
 use crate::workspace::say;

@@ -22,8 +22,13 @@ use crate::units::{FileOffset, Pc};
 /// function table of Kubernetes' largest binary is 40 MB).
 const READ_LIMIT: u64 = 1 << 30;
 
+/// Loaded segments, section headers and notes read at most; a linker writes a dozen, some dozens, and two.
+const SEGMENT_LIMIT: usize = 256;
+const SECTION_LIMIT: usize = 65_536;
+const NOTE_LIMIT: u64 = 64 << 10;
+
 /// The processor a program was built for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Arch {
     /// x86_64, Go's `amd64`.
@@ -135,7 +140,7 @@ impl Image {
         for program in programs {
             match program.p_type(LittleEndian) {
                 elf::PT_LOAD => segments.extend(segment(program, file_len)?),
-                elf::PT_NOTE => build_ids.take(program, &cache),
+                elf::PT_NOTE if program.p_filesz(LittleEndian) <= NOTE_LIMIT => build_ids.take(program, &cache),
                 elf::PT_DYNAMIC => {
                     dynamic = Some((program.p_offset(LittleEndian), program.p_filesz(LittleEndian)));
                 }
@@ -144,6 +149,11 @@ impl Image {
         }
         if segments.is_empty() {
             return Err(BinaryError::corrupt("program headers", "no segment is to be loaded"));
+        }
+        // The kernel maps at most whole pages twice; what overlaps more is made to keep readers busy.
+        let loaded: u64 = segments.iter().fold(0, |sum, s| sum.saturating_add(s.file_size));
+        if segments.len() > SEGMENT_LIMIT || loaded > file_len.saturating_add(1 << 24) {
+            return Err(BinaryError::corrupt("program headers", "the segments overlap, or are too many"));
         }
         segments.sort_by_key(|s| s.start);
         let sections = sections(header, &cache).unwrap_or_default();
@@ -333,6 +343,9 @@ fn segment(program: &elf::ProgramHeader64<LittleEndian>, file_len: u64) -> Resul
 type Cache<'a> = ReadCache<Cursor<'a>>;
 
 fn sections(header: &elf::FileHeader64<LittleEndian>, cache: &Cache<'_>) -> Option<Vec<Section>> {
+    if header.shnum(LittleEndian, cache).ok()? > SECTION_LIMIT {
+        return None;
+    }
     let table = header.sections(LittleEndian, cache).ok()?;
     let section = |s: &elf::SectionHeader64<LittleEndian>| Section {
         name: String::from_utf8_lossy(table.section_name(LittleEndian, s).unwrap_or_default()).into_owned(),

@@ -12,6 +12,8 @@ use crate::units::Pc;
 
 /// The largest string table read, in bytes (Kubernetes' largest binary has 20 MB).
 const STRINGS_LIMIT: u64 = 1 << 30;
+/// The longest name given out, in bytes; longer ones are cut.
+const NAME_LIMIT: usize = 4096;
 /// Entries of 24 bytes read at a time.
 const BATCH: u64 = 4096;
 const ENTRY: u64 = 24;
@@ -38,8 +40,9 @@ impl Image {
     /// [`BinaryError::Corrupt`] or [`BinaryError::TooLarge`] for a table that is there and cannot be read.
     pub fn symbols<const N: usize>(&self, names: [&str; N]) -> Result<[Option<Symbol>; N], BinaryError> {
         let mut found = [None; N];
-        self.each_symbol(|name, symbol| {
-            if let Some(i) = names.iter().position(|wanted| wanted.as_bytes() == name)
+        self.scan_symbols(|text, symbol| {
+            let is = |wanted: &&str| text.strip_prefix(wanted.as_bytes()).is_some_and(|rest| rest.first() == Some(&0));
+            if let Some(i) = names.iter().position(is)
                 && let Some(slot) = found.get_mut(i)
                 && slot.is_none()
             {
@@ -63,6 +66,15 @@ impl Image {
     /// # Errors
     /// As [`Image::symbols`].
     pub fn each_symbol(&self, mut take: impl FnMut(&[u8], Symbol) -> bool) -> Result<(), BinaryError> {
+        // A name without end would make the pass quadratic.
+        self.scan_symbols(|text, symbol| {
+            let text = text.get(..NAME_LIMIT).unwrap_or(text);
+            take(text.split(|&b| b == 0).next().unwrap_or_default(), symbol)
+        })
+    }
+
+    /// Calls `take` with the string table from each defined symbol's name on, until it answers false.
+    fn scan_symbols(&self, mut take: impl FnMut(&[u8], Symbol) -> bool) -> Result<(), BinaryError> {
         let Some(table) = self.sections().iter().find(|s| s.kind == elf::SHT_SYMTAB) else { return Ok(()) };
         let Some(strings) = self.sections().get(table.link as usize) else {
             return Err(BinaryError::corrupt(".symtab", "its string table is not there"));
@@ -84,10 +96,7 @@ impl Image {
                     continue;
                 }
                 let Some(rest) = names.get(name as usize..) else { continue };
-                // A name without end would make the pass quadratic; Go's longest are a few kilobytes.
-                let rest = rest.get(..4096).unwrap_or(rest);
-                let name = rest.split(|&b| b == 0).next().unwrap_or_default();
-                if !take(name, Symbol { pc: Pc(pc), size }) {
+                if !take(rest, Symbol { pc: Pc(pc), size }) {
                     return Ok(());
                 }
             }

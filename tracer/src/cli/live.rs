@@ -58,12 +58,18 @@ pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// Tells on stderr that everything is attached: from here on, nothing is missed.
-pub(super) fn announce(session: &Session) {
+fn announce(session: &Session) {
     eprintln!("tracing process {} with {} probes", session.pid(), session.probes());
 }
 
 /// Prints the events of `session` until its end, then the summary.
-pub(super) async fn follow(mut session: Session, arguments: &LiveArguments) -> Result<(), Failure> {
+///
+/// `begin` is called when everything is ready: from there on nothing is missed and a signal ends it cleanly.
+pub(super) async fn follow<T>(
+    mut session: Session,
+    arguments: &LiveArguments,
+    begin: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let (mut out, terminal) = arguments.sink()?;
     let filter = Filter { events: arguments.only.clone(), goid: arguments.goid.map(Goid) };
     let style = text::Style { colour: terminal && std::env::var_os("NO_COLOR").is_none(), start: session.started() };
@@ -71,6 +77,8 @@ pub(super) async fn follow(mut session: Session, arguments: &LiveArguments) -> R
     let mut terminate = signal(SignalKind::terminate())?;
     let end = arguments.duration.map(|duration| Instant::now() + duration);
     let mut ended = None;
+    announce(&session);
+    let begun = begin()?;
 
     let mut events = Vec::new();
     while ended.is_none() {
@@ -100,7 +108,7 @@ pub(super) async fn follow(mut session: Session, arguments: &LiveArguments) -> R
         let mut stderr = std::io::stderr().lock();
         summary.write(&mut stderr)?;
     }
-    Ok(())
+    Ok(begun)
 }
 
 fn print(

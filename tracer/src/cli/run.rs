@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::Failure;
-use super::live::{LiveArguments, announce, follow, runtime};
+use super::live::{LiveArguments, follow, runtime};
 use crate::process::{Held, find_program};
 use crate::session::Session;
 
@@ -34,10 +34,8 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     let mut child = runtime.block_on(async {
         let held = Held::spawn(&program, rest)?;
         let session = Session::before_start(held.pid(), &program)?;
-        announce(&session);
-        let child = held.release().map_err(|e| format!("cannot run {}: {e}", program.display()))?;
-        follow(session, &arguments.live).await?;
-        Ok::<_, Failure>(child)
+        let begin = || held.release().map_err(|e| format!("cannot run {}: {e}", program.display()).into());
+        follow(session, &arguments.live, begin).await
     })?;
     // Tracing may end before the program does; the shell's job is the program.
     let status = child.wait()?;

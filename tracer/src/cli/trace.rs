@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::Failure;
-use super::live::{LiveArguments, announce, follow, runtime};
+use super::live::{LiveArguments, follow, runtime};
 use crate::process::Process;
 use crate::session::Session;
 use crate::units::Pid;
@@ -30,8 +30,7 @@ pub(super) fn trace(arguments: &TraceArguments) -> Result<ExitCode, Failure> {
     let process = Process::open(Pid(arguments.pid))?;
     runtime()?.block_on(async {
         let session = Session::attach(process)?;
-        announce(&session);
-        follow(session, &arguments.live).await
+        follow(session, &arguments.live, || Ok(())).await
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -69,6 +69,7 @@ pub struct EventStream {
     counted: [Vec<u64>; wire::COUNTS as usize],
     order: TimeOrder,
     batch: Vec<Event>,
+    fullest: f64,
     /// Kept for the kernel's sake: the perf buffers are entries of this map.
     _events: MapData,
 }
@@ -99,6 +100,7 @@ impl EventStream {
             counted: Default::default(),
             order: TimeOrder::new(),
             batch: Vec::new(),
+            fullest: 0.0,
             _events: events,
         };
         let mut none = Vec::new();
@@ -134,6 +136,12 @@ impl EventStream {
         self.order.late()
     }
 
+    /// How full the fullest buffer was ever found when it was drained, from 0 to 1.
+    #[must_use]
+    pub fn fullest(&self) -> f64 {
+        self.fullest
+    }
+
     /// Until one CPU's buffer has reached its watermark.
     async fn watermark(&self) -> io::Result<()> {
         std::future::poll_fn(|context| {
@@ -153,10 +161,11 @@ impl EventStream {
     fn drain(&mut self, until: Option<MonotonicNs>) -> Result<&[Event], StreamError> {
         let mut failed = None;
         for (index, (_, buffer)) in (0..).zip(&mut self.buffers) {
-            buffer.get_mut().drain(|sample| match decode(sample) {
+            let found = buffer.get_mut().drain(|sample| match decode(sample) {
                 Ok(event) => self.order.push(index, event),
                 Err(error) => failed = Some(error),
             });
+            self.fullest = self.fullest.max(found);
         }
         if let Some(error) = failed {
             return Err(StreamError::Wire(error));

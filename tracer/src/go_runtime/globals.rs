@@ -165,6 +165,7 @@ struct Recipe {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Only,
+    FirstOfAtMostTwo,
     FirstOfTwo,
     SecondOfTwo,
 }
@@ -262,7 +263,12 @@ fn recipe(variable: Variable, layout: &Layout) -> Option<Recipe> {
             witness("runtime.gcTrigger.test", [0]),
             witness("runtime.gcMark", [0]),
         ]),
-        Variable::Allfin => only(vec![witness("runtime.queuefinalizer", [0]), witness("runtime.markroot", [0])]),
+        // Since Go 1.25 markroot speaks of finptrmask too; queuefinalizer does so after allfin.
+        Variable::Allfin => Recipe {
+            alibis: &["runtime.casgstatus", "runtime.wakep"],
+            place: Place::FirstOfAtMostTwo,
+            ..only(vec![witness("runtime.queuefinalizer", [0]), witness("runtime.markroot", [0])])
+        },
         Variable::GcCleanups => only(vec![
             fields("runtime.markroot", &[layout.cleanup_queue.as_ref()?.all]),
             witness("runtime.(*activeSweep).end", [0]),
@@ -352,6 +358,10 @@ impl Globals {
     }
 }
 
+/// Bytes of code read for one function and for all; the largest witness, findRunnable, has 5 KiB.
+const FUNCTION_LIMIT: u64 = 1 << 20;
+const CODE_LIMIT: u64 = 16 << 20;
+
 /// What each witness speaks of: writable addresses, in the order of its code.
 struct Spoken {
     by_function: BTreeMap<String, Vec<Pc>>,
@@ -364,10 +374,16 @@ impl Spoken {
             recipes.iter().flat_map(|r| r.witnesses.iter().map(|w| w.function).chain(r.alibis.iter().copied()));
         let wanted: BTreeSet<&str> = witnesses.collect();
         let mut by_function: BTreeMap<String, Vec<Pc>> = BTreeMap::new();
+        let mut left = CODE_LIMIT;
         for function in binary.functions().iter() {
             // Closures (`runtime.gcStart.func1`) speak for the function they stand in.
             let name = function.name().split(".func").next().unwrap_or_default();
             if !wanted.contains(name) {
+                continue;
+            }
+            let len = function.end().0 - function.entry().0;
+            left = left.saturating_sub(len);
+            if len > FUNCTION_LIMIT || left == 0 {
                 continue;
             }
             // Code that cannot be read speaks of nothing, and the variable stays undecided.
@@ -428,7 +444,9 @@ fn decide(
         }
     }
     match (recipe.place, left.as_slice()) {
-        (Place::Only, [pc]) | (Place::FirstOfTwo, [pc, _]) | (Place::SecondOfTwo, [_, pc]) => Ok(*pc),
+        (Place::Only | Place::FirstOfAtMostTwo, [pc])
+        | (Place::FirstOfTwo | Place::FirstOfAtMostTwo, [pc, _])
+        | (Place::SecondOfTwo, [_, pc]) => Ok(*pc),
         _ => Err(GlobalError::Undecided { variable: name, candidates: left.len() }),
     }
 }

@@ -9,7 +9,7 @@
 use serde::Serialize;
 
 pub(super) use super::layouts_generated::TABLES;
-use crate::binary::{Arch, Binary, BinaryError, FieldLayout, GoVersion, Structs};
+use crate::binary::{Arch, Binary, BinaryError, GoVersion, StructLayout, Structs};
 use crate::units::RemoteAddr;
 
 /// Where a field of a runtime struct stands.
@@ -180,7 +180,13 @@ pub(crate) struct StructFacts<'a> {
     name: &'static str,
     from: &'static str,
     size: u32,
-    find: Box<dyn Fn(&str) -> Option<Field> + 'a>,
+    fields: Fields<'a>,
+}
+
+/// Where one struct's fields are looked up.
+enum Fields<'a> {
+    Dwarf(&'a StructLayout),
+    Table(&'static [(&'static str, u32, u32)]),
 }
 
 impl<'a> Facts<'a> {
@@ -191,18 +197,13 @@ impl<'a> Facts<'a> {
 
     fn in_dwarf(&'a self, name: &'static str) -> Option<StructFacts<'a>> {
         let layout = self.dwarf?.get(name)?;
-        let find = move |path: &str| field(layout.fields.get(path)?);
         let size = u32::try_from(layout.size).ok()?;
-        Some(StructFacts { facts: self, name, from: "DWARF", size, find: Box::new(find) })
+        Some(StructFacts { facts: self, name, from: "DWARF", size, fields: Fields::Dwarf(layout) })
     }
 
     fn in_table(&'a self, name: &'static str) -> Option<StructFacts<'a>> {
         let &(_, size, fields) = self.table?.structs.iter().find(|(n, ..)| *n == name)?;
-        let find = move |path: &str| {
-            let &(_, offset, size) = fields.iter().find(|(p, ..)| *p == path)?;
-            Some(Field { offset, size })
-        };
-        Some(StructFacts { facts: self, name, from: "table", size, find: Box::new(find) })
+        Some(StructFacts { facts: self, name, from: "table", size, fields: Fields::Table(fields) })
     }
 
     pub(crate) fn missing_struct(&self, structure: &'static str) -> LayoutError {
@@ -211,8 +212,19 @@ impl<'a> Facts<'a> {
     }
 }
 
-fn field(layout: &FieldLayout) -> Option<Field> {
-    Some(Field { offset: u32::try_from(layout.offset).ok()?, size: u32::try_from(layout.size).ok()? })
+impl Fields<'_> {
+    fn find(&self, path: &str) -> Option<Field> {
+        match self {
+            Fields::Dwarf(layout) => {
+                let field = layout.fields.get(path)?;
+                Some(Field { offset: u32::try_from(field.offset).ok()?, size: u32::try_from(field.size).ok()? })
+            }
+            Fields::Table(fields) => {
+                let &(_, offset, size) = fields.iter().find(|(p, ..)| *p == path)?;
+                Some(Field { offset, size })
+            }
+        }
+    }
 }
 
 impl StructFacts<'_> {
@@ -222,7 +234,7 @@ impl StructFacts<'_> {
 
     /// The first of `paths` that is there (a field was renamed, or moved into another, between versions).
     pub(crate) fn field(&self, paths: &[&'static str]) -> Option<Field> {
-        paths.iter().find_map(|path| (self.find)(path))
+        paths.iter().find_map(|path| self.fields.find(path))
     }
 
     pub(crate) fn minor(&self) -> u16 {
@@ -276,5 +288,60 @@ impl Layout {
         let table = Table::for_version(version, arch)?;
         let source = LayoutSource::Table { verified_with: table.verified_with };
         Self::from_facts(&Facts { version, dwarf: None, table: Some(table) }, source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(version: &str) -> Result<Layout, LayoutError> {
+        Layout::of_table(&GoVersion::parse(version).expect("a version"), Arch::Arm64)
+    }
+
+    #[test]
+    fn known_versions_read_well() {
+        assert_eq!(known_versions(), "1.19, 1.21 to 1.27");
+    }
+
+    #[test]
+    fn every_table_is_whole() {
+        for entry in TABLES {
+            let layout = table(entry.verified_with).expect("a layout");
+            assert_eq!(layout.source, LayoutSource::Table { verified_with: entry.verified_with });
+            assert_eq!(layout.g.syscallbp.is_some(), entry.minor >= 23, "{}", entry.verified_with);
+            assert_eq!(layout.timers.is_some(), entry.minor >= 23, "{}", entry.verified_with);
+        }
+    }
+
+    #[test]
+    fn an_unknown_version_is_an_error_that_says_what_is_known() {
+        for version in ["go1.18.10", "go1.20.14", "go1.28.0"] {
+            let error = table(version).expect_err("no table").to_string();
+            assert!(error.contains("is unknown to this gotracer (knows 1.19, 1.21 to 1.27)"), "{error}");
+        }
+        assert!(matches!(table("devel go1.27-abc Tue"), Err(LayoutError::Devel { .. })));
+        assert!(matches!(table("go1.27.3 X:staticlockranking"), Err(LayoutError::Experiment { .. })));
+        assert!(table("go1.27.3 X:boringcrypto,greenteagc").is_ok());
+    }
+
+    #[test]
+    fn a_missing_field_is_named() {
+        let mut structs: Structs =
+            Layout::wanted_structs().into_iter().map(|n| (n.to_owned(), Default::default())).collect();
+        structs.remove("runtime.m");
+        let version = GoVersion::parse("go1.30.1").expect("a version");
+        let facts = Facts { version: &version, dwarf: Some(&structs), table: None };
+        let error = Layout::from_facts(&facts, LayoutSource::Dwarf).expect_err("an empty g").to_string();
+        assert!(error.starts_with("runtime.g has no field stack.lo in the DWARF of this go1.30.1 program"), "{error}");
+    }
+
+    #[test]
+    fn fields_are_read_by_their_width() {
+        let bytes = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+        assert_eq!(Field { offset: 1, size: 2 }.read(&bytes), Some(0x0302));
+        assert_eq!(Field { offset: 1, size: 24 }.read(&bytes), Some(0x0908_0706_0504_0302));
+        assert_eq!(Field { offset: 2, size: 8 }.read(&bytes), None);
+        assert_eq!(Field { offset: u32::MAX, size: 8 }.read(&bytes), None);
     }
 }

@@ -191,6 +191,12 @@ impl Session {
         self.stream.late()
     }
 
+    /// How full the fullest buffer was ever found.
+    #[must_use]
+    pub fn fullest(&self) -> f64 {
+        self.stream.fullest()
+    }
+
     /// Nanoseconds from the moment at which all probes were attached to the end, or to now.
     #[must_use]
     pub fn duration_ns(&self) -> u64 {
@@ -345,7 +351,8 @@ fn verdicts(program: &Program) -> Result<Vec<Verdict>, SessionError> {
 }
 
 /// What the kernel programs must know of a runtime.
-fn entry(program: &Program) -> gotracer_ebpf::Target {
+#[must_use]
+pub fn entry(program: &Program) -> gotracer_ebpf::Target {
     let Layout { g, m, .. } = program.layout.as_ref();
     gotracer_ebpf::Target {
         g_goid: g.goid.offset,

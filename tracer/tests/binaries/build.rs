@@ -10,47 +10,34 @@ use std::{env, fs};
 use gotracer::binary::{Arch, Binary};
 
 /// The releases that layouts are known for; the newest also lends its `nm` and `addr2line`.
-pub const VERSIONS: [&str; 8] = ["1.19", "1.21.13", "1.22.10", "1.23.9", "1.24.11", "1.25.5", "1.26.6", "1.27.3"];
+pub(crate) const VERSIONS: [&str; 8] =
+    ["1.19", "1.21.13", "1.22.10", "1.23.9", "1.24.11", "1.25.5", "1.26.6", "1.27.3"];
 
 /// A form of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Form {
-    pub arch: Arch2,
-    pub pie: bool,
-    pub cgo: bool,
-    pub stripped: bool,
+pub(crate) struct Form {
+    pub(crate) arch: Arch,
+    pub(crate) pie: bool,
+    pub(crate) cgo: bool,
+    pub(crate) stripped: bool,
 }
 
-/// [`Arch`], in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Arch2 {
-    Amd64,
-    Arm64,
-}
-
-impl Arch2 {
-    pub fn arch(self) -> Arch {
-        match self {
-            Arch2::Amd64 => Arch::Amd64,
-            Arch2::Arm64 => Arch::Arm64,
-        }
-    }
-
-    /// Whether a program for it can be run here.
-    pub fn is_ours(self) -> bool {
-        env::consts::ARCH == if self == Arch2::Amd64 { "x86_64" } else { "aarch64" }
+impl Form {
+    /// Whether the program can be run here.
+    pub(crate) fn is_ours(self) -> bool {
+        env::consts::ARCH == if self.arch == Arch::Amd64 { "x86_64" } else { "aarch64" }
     }
 }
 
 /// A built program.
-pub struct Program {
-    pub version: &'static str,
-    pub form: Form,
-    pub path: PathBuf,
+pub(crate) struct Program {
+    pub(crate) version: &'static str,
+    pub(crate) form: Form,
+    pub(crate) path: PathBuf,
 }
 
 impl Program {
-    pub fn open(&self) -> Binary {
+    pub(crate) fn open(&self) -> Binary {
         let file = fs::File::open(&self.path).expect("the program was built");
         Binary::open(file).unwrap_or_else(|error| panic!("{self}: {error}"))
     }
@@ -63,12 +50,13 @@ impl std::fmt::Display for Program {
 }
 
 /// The forms: plain, position-independent, with cgo for our own processor (it needs a C compiler), each also stripped.
-pub fn forms() -> Vec<Form> {
+pub(crate) fn forms() -> Vec<Form> {
     let mut forms = Vec::new();
-    for arch in [Arch2::Amd64, Arch2::Arm64] {
+    for arch in [Arch::Amd64, Arch::Arm64] {
         for (pie, cgo) in [(false, false), (true, false), (false, true), (true, true)] {
-            if !cgo || arch.is_ours() {
-                forms.extend([false, true].map(|stripped| Form { arch, pie, cgo, stripped }));
+            let form = Form { arch, pie, cgo, stripped: false };
+            if !cgo || form.is_ours() {
+                forms.extend([form, Form { stripped: true, ..form }]);
             }
         }
     }
@@ -76,7 +64,7 @@ pub fn forms() -> Vec<Form> {
 }
 
 /// The `go` command of a release; where it is missing, says so, and under CI fails.
-pub fn toolchain(version: &str) -> Option<PathBuf> {
+pub(crate) fn toolchain(version: &str) -> Option<PathBuf> {
     let home = env::var("HOME").unwrap_or_default();
     let cache = env::var("GOTRACER_CACHE").unwrap_or_else(|_| format!("{home}/.cache/gotracer"));
     let candidates = [format!("{cache}/go/{version}/bin/go"), format!("/usr/lib/go-{version}/bin/go")];
@@ -94,7 +82,7 @@ fn directory() -> PathBuf {
 }
 
 /// The program in `form` by the toolchain of `version`; built once.
-pub fn program(version: &'static str, form: Form) -> Option<Program> {
+pub(crate) fn program(version: &'static str, form: Form) -> Option<Program> {
     static BUILT: OnceLock<Mutex<BTreeMap<(&'static str, Form), PathBuf>>> = OnceLock::new();
     let go = toolchain(version)?;
     let mut built = BUILT.get_or_init(Mutex::default).lock().expect("no builder panicked");
@@ -114,7 +102,7 @@ fn build(go: &Path, version: &str, form: Form) -> PathBuf {
     for (name, text) in files {
         fs::write(source.join(name), text).expect("the sample can be written");
     }
-    let arch = form.arch.arch().name();
+    let arch = form.arch.name();
     let words = [("pie", form.pie), ("cgo", form.cgo), ("stripped", form.stripped)];
     let words: String = words.iter().filter(|(_, on)| *on).map(|(word, _)| format!("-{word}")).collect();
     let path = directory.join(format!("sample-{version}-{arch}{words}"));
@@ -135,7 +123,7 @@ fn build(go: &Path, version: &str, form: Form) -> PathBuf {
 }
 
 /// What `go tool TOOL` of the newest toolchain prints about `program`, given `input`.
-pub fn tool(tool: &str, program: &Program, input: &str) -> Option<String> {
+pub(crate) fn tool(tool: &str, program: &Program, input: &str) -> Option<String> {
     let go = toolchain(VERSIONS[VERSIONS.len() - 1])?;
     let mut command = Command::new(go);
     command.args(["tool", tool]).arg(&program.path).env("GOTOOLCHAIN", "local").env("GOFLAGS", "");
@@ -146,7 +134,7 @@ pub fn tool(tool: &str, program: &Program, input: &str) -> Option<String> {
 }
 
 /// The output of `command`, given `input`.
-pub fn answer(mut command: Command, input: &str) -> String {
+pub(crate) fn answer(mut command: Command, input: &str) -> String {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -1,24 +1,17 @@
-//! Where downloads are kept between runs, and how a folder comes into being there.
+//! How a folder of downloads comes into being in the cache.
 
 use std::path::{Path, PathBuf};
-use std::{env, fs, process};
+use std::{fs, process};
 
 use anyhow::{Context, Result};
 
-/// `$GOTRACER_CACHE`, or `~/.cache/gotracer`.
-pub(crate) fn root() -> Result<PathBuf> {
-    if let Some(path) = env::var_os("GOTRACER_CACHE") {
-        return Ok(PathBuf::from(path));
-    }
-    let home = env::home_dir().context("neither GOTRACER_CACHE nor HOME is set: nowhere to keep downloads")?;
-    Ok(home.join(".cache/gotracer"))
-}
+use crate::workspace;
 
 /// The cached folder `name`, made by `fill` when it does not exist.
 ///
 /// It appears under its name only when complete: an interrupted download is not taken for a whole one.
 pub(crate) fn folder(name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let path = root()?.join(name);
+    let path = workspace::cache()?.join(name);
     if path.exists() {
         return Ok(path);
     }

@@ -12,6 +12,8 @@ use super::kernels::Kernel;
 use super::results::Results;
 use super::{VmArgs, programs};
 use crate::cross::{self, Arch};
+use crate::toolchains::GO_VERSIONS;
+use crate::workspace;
 
 /// Where a machine stands in the matrix.
 #[derive(Debug)]
@@ -82,7 +84,7 @@ impl Cell {
     /// Boots the machine; each line of its console goes to `on_line` and, at the end, all to a file in target/vm.
     pub(crate) fn run(&self, payload: &Payload, args: &VmArgs, on_line: impl FnMut(&str)) -> Result<Outcome> {
         let image = self.kernel.image(self.arch)?;
-        let folder = cross::workspace().join("target/vm");
+        let folder = workspace::target().join("vm");
         fs::create_dir_all(&folder)?;
         // Other checkouts and other runs may be at it too.
         let initramfs = RemovedAtEnd(folder.join(format!("initramfs.{}", process::id())));
@@ -103,7 +105,7 @@ impl Cell {
     }
 
     fn pack(&self, payload: &Payload, args: &VmArgs) -> Result<Vec<u8>> {
-        let mut rd = Initramfs::new(self.arch, &script(args))?;
+        let mut rd = Initramfs::new(self.arch, &script(self, args))?;
         if let Some(path) = &payload.gotracer {
             rd.copy(path, "bin/gotracer")?;
         }
@@ -111,8 +113,7 @@ impl Cell {
             rd.copy(path, "bin/e2e")?;
         }
         if let Some(go) = &self.go {
-            let goarch = self.arch.debian();
-            rd.copy(&programs::folder(self.arch).join(go), &format!("programs/{goarch}/{go}"))?;
+            programs::pack(&mut rd, self.arch, go)?;
         }
         for path in &args.add {
             let name = path.file_name().with_context(|| format!("--add {}: not a file", path.display()))?;
@@ -123,15 +124,16 @@ impl Cell {
 }
 
 /// What init runs.
-fn script(args: &VmArgs) -> String {
-    let mut script =
-        "export GOTRACER_BIN=/bin/gotracer GOTRACER_PROGRAMS=/programs GOTRACER_VM=1 RUST_BACKTRACE=1\n".to_owned();
+fn script(cell: &Cell, args: &VmArgs) -> String {
+    let mut script = format!(
+        "export GOTRACER_BIN=/bin/gotracer GOTRACER_PROGRAMS=/programs/{} GOTRACER_VM=1 GOTRACER_TEST_PATIENCE={}\n",
+        cell.arch.debian(),
+        // An emulated processor is some twenty times slower than the one it is emulated on.
+        args.timeout / 3,
+    );
     if args.command.is_empty() {
-        // One test at a time: two emulated processors are soon busy, and the tests measure time.
         script += "exec e2e --test-threads=1";
-        if let Some(filter) = &args.filter {
-            script += &format!(" {}", quoted(filter));
-        }
+        script += &tests_of(cell.go.as_deref().unwrap_or_default(), args.filter.as_deref());
     } else if let [line] = args.command.as_slice() {
         // A single argument is a line of shell.
         script += line;
@@ -139,6 +141,21 @@ fn script(args: &VmArgs) -> String {
         script += &args.command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
     }
     script + "\n"
+}
+
+/// libtest's arguments for the tests of one Go version. Those that are of no version use the newest's programs and are
+/// run with it.
+fn tests_of(version: &str, filter: Option<&str>) -> String {
+    let name = |version: &str| format!("::go{version}");
+    let newest = GO_VERSIONS.last() == Some(&version);
+    match filter {
+        None if !newest => format!(" {}", name(version)),
+        filter => {
+            let others = GO_VERSIONS.iter().filter(|&&other| other != version);
+            let skip: String = others.map(|other| format!(" --skip {}", name(other))).collect();
+            filter.map(|filter| format!(" {}", quoted(filter))).unwrap_or_default() + &skip
+        }
+    }
 }
 
 fn quoted(word: &str) -> String {
@@ -150,5 +167,19 @@ struct RemovedAtEnd(PathBuf);
 impl Drop for RemovedAtEnd {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_test_runs_with_some_version_and_none_with_two() {
+        assert_eq!(tests_of("1.19", None), " ::go1.19");
+        let newest = GO_VERSIONS.last().copied().unwrap_or_default();
+        let arguments = tests_of(newest, None);
+        assert!(!arguments.contains(newest) && arguments.starts_with(" --skip ::go1.19"), "{arguments}");
+        assert!(tests_of("1.19", Some("storm")).starts_with(" 'storm' --skip ::go1.21"));
     }
 }

@@ -9,9 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
-use super::cache;
+use crate::workspace::{cache, output, say};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const MIRROR: &str = "http://deb.debian.org";
@@ -36,7 +36,7 @@ impl Suite {
             "{KEYRING} is missing: packages come from Debian's archive; on Debian or Ubuntu `apt-get install \
              debian-archive-keyring` and run this again"
         );
-        let folder = cache::root()?.join("debian").join(name);
+        let folder = cache()?.join("debian").join(name);
         fs::create_dir_all(folder.join("state/lists/partial"))?;
         fs::create_dir_all(folder.join("cache/archives/partial"))?;
         let lock = fs::File::create(folder.join("lock"))?;
@@ -60,12 +60,12 @@ impl Suite {
 
     /// Downloads packages (`name`, `name:arch` or `name:arch=version`) and unpacks them into `folder`.
     pub(crate) fn unpack(&self, packages: &[String], folder: &Path) -> Result<()> {
-        eprintln!("fetching {} from Debian {}", packages.join(", "), self.name);
+        say(format!("fetching {} from Debian {}", packages.join(", "), self.name));
         let debs = folder.join(".debs");
         fs::create_dir_all(&debs)?;
         let download = || {
             let mut apt = self.apt("apt-get");
-            quietly(apt.current_dir(&debs).arg("download").args(packages))
+            output(apt.current_dir(&debs).arg("download").args(packages))
         };
         if download().is_err() {
             // A point release may have replaced the file since the index was read.
@@ -79,7 +79,7 @@ impl Suite {
 
     /// Like [`Suite::unpack`], with the libraries they need that this machine has not installed.
     pub(crate) fn unpack_with_missing_libraries(&self, packages: &[String], folder: &Path) -> Result<()> {
-        eprintln!("fetching {} from Debian {}", packages.join(", "), self.name);
+        say(format!("fetching {} from Debian {}", packages.join(", "), self.name));
         let debs = folder.join(".debs");
         fs::create_dir_all(debs.join("partial"))?;
         let mut apt = self.apt("apt-get");
@@ -87,15 +87,15 @@ impl Suite {
         apt.args(["-o", "Dir::State::status=/var/lib/dpkg/status", "-o", "Debug::NoLocking=1"]);
         apt.arg("-o").arg(join_option("Dir::Cache::archives=", &debs));
         apt.args(["-t", &self.name, "install", "-y", "--download-only", "--no-install-recommends"]).args(packages);
-        quietly(&mut apt)?;
+        output(&mut apt)?;
         extract(&debs, folder)?;
         fs::remove_dir_all(&debs)?;
         Ok(())
     }
 
     fn update(&self) -> Result<()> {
-        eprintln!("reading the package index of Debian {}", self.name);
-        quietly(self.apt("apt-get").arg("update")).with_context(|| {
+        say(format!("reading the package index of Debian {}", self.name));
+        output(self.apt("apt-get").arg("update")).map(drop).with_context(|| {
             format!("cannot read the package index of Debian {}; is Debian's archive reachable?", self.name)
         })
     }
@@ -147,22 +147,6 @@ pub(crate) fn host_release() -> Result<String> {
     field("VERSION_CODENAME=").context("/etc/os-release has no VERSION_CODENAME")
 }
 
-/// Installs packages of the machine's own suites when one of them is missing.
-pub(crate) fn ensure_installed(packages: &[&str]) -> Result<()> {
-    let missing: Vec<&str> = packages.iter().copied().filter(|name| installed_version(name).is_none()).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let command = format!("apt-get install --no-install-recommends {}", missing.join(" "));
-    eprintln!("running {command}");
-    let install = || quietly(Command::new("apt-get").args(["install", "-y", "--no-install-recommends"]).args(&missing));
-    if install().is_err() {
-        let update = quietly(Command::new("apt-get").arg("update"));
-        update.and_then(|()| install()).with_context(|| format!("run as root: {command}"))?;
-    }
-    Ok(())
-}
-
 /// The version of an installed package.
 pub(crate) fn installed_version(package: &str) -> Option<String> {
     let out = Command::new("dpkg-query")
@@ -178,21 +162,8 @@ fn extract(debs: &Path, folder: &Path) -> Result<()> {
     for entry in fs::read_dir(debs)? {
         let path = entry?.path();
         if path.extension() == Some(OsStr::new("deb")) {
-            quietly(Command::new("dpkg").arg("-x").arg(&path).arg(folder))?;
+            output(Command::new("dpkg").arg("-x").arg(&path).arg(folder))?;
         }
-    }
-    Ok(())
-}
-
-/// Runs a command whose output matters only when it fails.
-fn quietly(command: &mut Command) -> Result<()> {
-    command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
-    let program = command.get_program().to_string_lossy().into_owned();
-    let out = command.output().with_context(|| format!("cannot run {program}: a Debian machine has it"))?;
-    if !out.status.success() {
-        let text = String::from_utf8_lossy(&out.stderr);
-        let tail: Vec<&str> = text.lines().rev().take(8).collect();
-        bail!("{program}: {}: {}", out.status, tail.into_iter().rev().collect::<Vec<_>>().join("; "));
     }
     Ok(())
 }

@@ -10,7 +10,8 @@ use anyhow::{Context, Result, ensure};
 use super::cell::{Cell, Outcome, Payload};
 use super::kernels::Kernel;
 use super::{VmArgs, programs};
-use crate::cross::{self, Arch};
+use crate::cross::Arch;
+use crate::workspace;
 
 /// Runs the cells one after the other and prints the table; the whole matrix is written to docs/kernels.md.
 pub(crate) fn run(args: &VmArgs) -> Result<()> {
@@ -19,7 +20,7 @@ pub(crate) fn run(args: &VmArgs) -> Result<()> {
     for arch in Arch::ALL {
         let payload = Payload::tests(arch)?;
         for &kernel in kernels {
-            for go in programs::chosen(arch, &args.go, args.short)? {
+            for go in programs::build(arch, &args.go, args.short)? {
                 let cell = Cell { arch, kernel, go: Some(go) };
                 eprint!("{cell}: ");
                 let outcome = cell.run(&payload, args, |_| ());
@@ -34,7 +35,7 @@ pub(crate) fn run(args: &VmArgs) -> Result<()> {
     let text = render(&rows);
     print!("{text}");
     if !args.short {
-        let path = cross::workspace().join("docs/kernels.md");
+        let path = workspace::root().join("docs/kernels.md");
         fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
         eprintln!("wrote {}", path.display());
     }
@@ -48,8 +49,8 @@ type Row = (Cell, Result<Outcome>);
 fn render(rows: &[Row]) -> String {
     let mut text = "# Kernels\n\nWritten by `cargo xtask vm --matrix` from real runs; not to be edited.\n\n\
         Each cell is one virtual machine: a Debian kernel, the statically linked release `gotracer`, the end-to-end \
-        tests and their Go programs of one Go version. It shows passed/failed/skipped. arm64 is emulated; nothing here \
-        ran on arm64 hardware.\n\nOne cell again, with its console:\n\n    \
+        tests and their Go programs of one Go version. It shows passed/failed/skipped. Both architectures are \
+        emulated by QEMU; nothing here ran on arm64 hardware.\n\nOne cell again, with its console:\n\n    \
         cargo xtask vm --arch aarch64 --kernel 6.1 --go 1.26.6\n"
         .to_owned();
     for arch in Arch::ALL {
@@ -78,6 +79,7 @@ fn render(rows: &[Row]) -> String {
         }
     }
     let _ = writeln!(text, "\n{} machines, {} s in all.", rows.len(), took.as_secs());
+    text += include_str!("instructions.md");
     text
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct VmArgs {
     /// Kernel to boot
     #[arg(long, required_unless_present = "matrix", conflicts_with = "matrix")]
     kernel: Option<Kernel>,
-    /// Go versions whose programs are run, a machine for each (default: the newest built; in the matrix, all)
+    /// Go versions whose programs are run, a machine for each (default: the newest; in the matrix, all)
     #[arg(long, value_delimiter = ',', value_name = "VERSION,...")]
     go: Vec<String>,
     /// Only tests whose name contains this
@@ -74,7 +74,7 @@ pub(crate) fn run(args: VmArgs) -> Result<()> {
     }
     let payload = Payload::tests(arch)?;
     let mut red = 0;
-    for go in programs::chosen(arch, &args.go, true)? {
+    for go in programs::build(arch, &args.go, true)? {
         let cell = Cell { arch, kernel, go: Some(go) };
         let outcome = cell.run(&payload, &args, |line| println!("{line}"))?;
         let Outcome { results, release, took, .. } = &outcome;
@@ -88,7 +88,7 @@ pub(crate) fn run(args: VmArgs) -> Result<()> {
 fn command(arch: Arch, kernel: Kernel, args: &VmArgs) -> Result<()> {
     let payload = if args.bare { Payload::bare() } else { Payload::tracer(arch)? };
     // A command may do without programs, unless it asks for some.
-    let chosen = if args.go.is_empty() { Vec::new() } else { programs::chosen(arch, &args.go, true)? };
+    let chosen = if args.go.is_empty() { Vec::new() } else { programs::build(arch, &args.go, true)? };
     let versions: Vec<Option<String>> =
         if chosen.is_empty() { vec![None] } else { chosen.into_iter().map(Some).collect() };
     for go in versions {

@@ -19,10 +19,11 @@ impl Results {
         let mut results = Results::default();
         for line in lines {
             if let Some((name, verdict)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
+                let name = name.trim_end();
                 if verdict == "FAILED" {
                     results.failed.push(name.to_owned());
                 } else if let Some(reason) = verdict.strip_prefix("ignored") {
-                    results.skipped.push(format!("{name}{reason}"));
+                    results.skipped.push(format!("`{name}`{reason}"));
                 }
             } else if let Some(counts) = line.strip_prefix("test result: ") {
                 // The counts decide: a line of a test may have been torn by something else on the console.
@@ -68,12 +69,12 @@ mod tests {
     #[test]
     fn counts_and_names_are_read() {
         let results = read(
-            "running 4 tests\ntest counts::plain ... ok\ntest counts::pie ... FAILED\ntest cgo ... ignored, no gcc here\n\
+            "running 4 tests\ntest counts::plain ... ok\ntest counts::pie ... FAILED\ntest cgo          ... ignored (no gcc here)\n\
              noise\ntest x ... ok\n\ntest result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out",
         );
         assert_eq!(results.passed, 2);
         assert_eq!(results.failed, ["counts::pie"]);
-        assert_eq!(results.skipped, ["cgo, no gcc here"]);
+        assert_eq!(results.skipped, ["`cgo` (no gcc here)"]);
         assert!(!results.green());
     }
 

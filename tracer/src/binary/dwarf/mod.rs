@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use gimli::{DebugInfoOffset, DebuggingInformationEntry, UnitHeader, UnitOffset};
 
+use gimli::Section as _;
+
 use super::error::BinaryError;
 use super::image::Image;
 use sections::{Dwarf, Reader};
@@ -39,6 +41,9 @@ pub struct FieldLayout {
 
 /// Units walked at most; Kubernetes' largest binary has some 3,000.
 const UNIT_LIMIT: usize = 100_000;
+
+/// Attributes read at most; Kubernetes' largest binary has some 60 million.
+const ATTRIBUTE_LIMIT: usize = 500_000_000;
 
 /// A unit, and the place in it of the entry that a name was found at.
 type Found = (usize, UnitOffset<usize>);
@@ -71,24 +76,41 @@ struct Walk<'d, 'a> {
     units: Vec<UnitHeader<Reader<'a>>>,
     /// By their offset: Go's linker gives all units one table.
     abbreviations: HashMap<usize, gimli::Abbreviations>,
+    /// Attributes that may still be read: they may take no room in the file, so its size bounds nothing.
+    left: usize,
+}
+
+/// The abbreviation tables that `units` use. Each is read up to where the next one begins, so that tables without an end
+/// cost no more than the section is long.
+fn abbreviations(
+    dwarf: &Dwarf<'_>,
+    units: &[UnitHeader<Reader<'_>>],
+) -> gimli::Result<HashMap<usize, gimli::Abbreviations>> {
+    let section = dwarf.debug_abbrev.reader().slice();
+    let mut starts: Vec<usize> = units.iter().map(|unit| unit.debug_abbrev_offset().0).collect();
+    starts.sort_unstable();
+    starts.dedup();
+    let ends = starts.iter().copied().skip(1).chain([section.len()]);
+    let table = |(start, end): (usize, usize)| {
+        let bytes = section.get(start..end).ok_or(gimli::Error::OffsetOutOfBounds(start as u64))?;
+        let table = gimli::DebugAbbrev::new(bytes, gimli::LittleEndian).abbreviations(gimli::DebugAbbrevOffset(0))?;
+        Ok((start, table))
+    };
+    starts.iter().copied().zip(ends).map(table).collect()
 }
 
 impl<'d, 'a> Walk<'d, 'a> {
     fn new(dwarf: &'d Dwarf<'a>) -> gimli::Result<Self> {
         let mut units = Vec::new();
-        let mut abbreviations = HashMap::new();
         let mut headers = dwarf.units();
         while let Some(header) = headers.next()? {
             if units.len() >= UNIT_LIMIT {
                 break;
             }
-            let offset = header.debug_abbrev_offset();
-            if let std::collections::hash_map::Entry::Vacant(vacant) = abbreviations.entry(offset.0) {
-                vacant.insert(header.abbreviations(&dwarf.debug_abbrev)?);
-            }
             units.push(header);
         }
-        Ok(Self { dwarf, units, abbreviations })
+        let abbreviations = abbreviations(dwarf, &units)?;
+        Ok(Self { dwarf, units, abbreviations, left: ATTRIBUTE_LIMIT })
     }
 
     /// The entries that define `names`: in the units of package runtime, then, for what is missing, in all others.
@@ -107,13 +129,21 @@ impl<'d, 'a> Walk<'d, 'a> {
         Ok(found)
     }
 
-    fn find_in(&self, index: usize, missing: &mut Vec<&str>, found: &mut BTreeMap<String, Found>) -> gimli::Result<()> {
+    fn find_in(
+        &mut self,
+        index: usize,
+        missing: &mut Vec<&str>,
+        found: &mut BTreeMap<String, Found>,
+    ) -> gimli::Result<()> {
+        let mut left = self.left;
         let Some((unit, abbreviations)) = self.unit(index) else { return Ok(()) };
         let mut entries = unit.entries_raw(abbreviations, None)?;
         let mut entry = Entry::null();
         while !missing.is_empty() && !entries.is_empty() {
             let depth = entries.next_depth();
-            if !entries.read_entry(&mut entry)? || depth != 1 {
+            let read = entries.read_entry(&mut entry)?;
+            left = left.checked_sub(entry.attrs().len()).ok_or(gimli::Error::TooManyIterations)?;
+            if !read || depth != 1 {
                 continue;
             }
             if !matches!(entry.tag(), gimli::DW_TAG_structure_type | gimli::DW_TAG_typedef) {
@@ -127,6 +157,7 @@ impl<'d, 'a> Walk<'d, 'a> {
             }
             found.insert(missing.swap_remove(i).to_owned(), (index, entry.offset()));
         }
+        self.left = left;
         Ok(())
     }
 

@@ -11,7 +11,7 @@ const LEN: u64 = 72;
 /// Bytes searched at a time where no section names the table.
 const CHUNK: u64 = 1 << 20;
 /// Places that look like a header and are examined; a real program has one.
-const CANDIDATE_LIMIT: usize = 64;
+const CANDIDATE_LIMIT: usize = 16;
 
 /// The two formats we read.
 ///

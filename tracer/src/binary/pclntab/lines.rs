@@ -6,6 +6,9 @@
 use super::Function;
 use crate::units::Pc;
 
+/// Steps of one table followed; the largest functions (tables of package unicode) have a tenth of it.
+const STEP_LIMIT: u64 = 1 << 22;
+
 impl Function<'_> {
     /// The value at `pc` of the table `offset` bytes into the pc-value tables; `None` for table 0 (there is none), for a
     /// `pc` outside the function or the table, and for a corrupt one.
@@ -21,7 +24,7 @@ impl Function<'_> {
         let quantum = u64::from(header.quantum);
         let (mut value, mut at, mut first) = (-1i32, self.entry.0, true);
         // Every step but the first moves on by an instruction, which bounds the walk whatever the bytes say.
-        for _ in 0..=(self.end.0 - self.entry.0) / quantum + 1 {
+        for _ in 0..((self.end.0 - self.entry.0) / quantum + 2).min(STEP_LIMIT) {
             let delta = varint(&mut table)?;
             if delta == 0 && !first {
                 return None;

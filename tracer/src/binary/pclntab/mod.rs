@@ -24,6 +24,9 @@ use super::moduledata::ModuleData;
 use super::version::GoVersion;
 use crate::units::Pc;
 
+/// Bytes of names hashed for lookups by name (Kubernetes' largest binary has 10 MB of them).
+const INDEX_LIMIT: usize = 512 << 20;
+
 /// All Go functions of an executable.
 #[derive(Debug)]
 pub struct Functions {
@@ -119,7 +122,12 @@ impl Functions {
     #[must_use]
     pub fn by_name(&self, name: &str) -> Vec<Function<'_>> {
         let index = self.by_name.get_or_init(|| {
-            let hashed = |i| Some((hash(self.at(i)?.name().as_bytes()), u32::try_from(i).ok()?));
+            let mut left = INDEX_LIMIT;
+            let hashed = |i| {
+                let name = self.at(i)?.name();
+                left = left.checked_sub(name.len())?;
+                Some((hash(name.as_bytes()), u32::try_from(i).ok()?))
+            };
             let mut index: Vec<(u32, u32)> = (0..self.len()).filter_map(hashed).collect();
             index.sort_unstable();
             index

@@ -65,12 +65,16 @@ fn port(program: &Program) -> Result<u64> {
     program.ready()["port"].as_u64().context("no port in READY")
 }
 
-/// Without those that serve a request.
+/// Without those that serve a request: the one that accepted it, and may not yet have gone back to wait for the next, and
+/// those of its connection.
 fn quiet(text: &str) -> Result<BTreeMap<u64, Traced>> {
     let mut all = parse(text)?;
-    all.retain(|_, g| {
-        !g.has("net/http.(*conn).serve(") && !g.has("created by net/http.(*connReader).startBackgroundRead")
-    });
+    let serving = [
+        "net/http.(*Server).Serve(",
+        "net/http.(*conn).serve(",
+        "created by net/http.(*connReader).startBackgroundRead",
+    ];
+    all.retain(|_, g| !serving.iter().any(|start| g.has(start)));
     Ok(all)
 }
 

@@ -149,6 +149,29 @@ impl<'a> Symbols<'a> {
         (shown, elided_at)
     }
 
+    /// The frames of a creator's stack, as `printAncestorTracebackFuncInfo` prints them: the innermost call at each return
+    /// address itself, not at the call before it.
+    pub fn ancestor_frames(&mut self, pcs: impl Iterator<Item = Pc>) -> Vec<ShownFrame<'a>> {
+        let mut shown = Vec::new();
+        for (i, pc) in pcs.enumerate() {
+            let Some(physical) = self.physical(pc, true) else { continue };
+            let Some((innermost, outermost)) = physical.logical.first().zip(physical.logical.last()) else { continue };
+            if self.shows(outermost, i == 0, Callee::default()) {
+                let within = pc.0.saturating_sub(physical.entry.0);
+                shown.push(ShownFrame {
+                    function: self.printed(innermost.name),
+                    file: innermost.file,
+                    line: innermost.line,
+                    start_line: innermost.start_line,
+                    offset: (within > 0).then_some(within),
+                    inlined: innermost.inlined,
+                    pc,
+                });
+            }
+        }
+        shown
+    }
+
     /// `printcreatedby`: <https://github.com/golang/go/blob/go1.27.3/src/runtime/traceback.go#L842-L872>.
     pub fn created_by(&mut self, gopc: Pc, goid: Goid, parent: Goid) -> Option<CreatedBy<'a>> {
         let function = self.binary.functions().find(gopc)?;

@@ -21,7 +21,7 @@ use hashbrown::HashMap;
 use regex::Regex;
 
 use crate::go_runtime::{Status, WaitReasons};
-use crate::snapshot::{CreatedBy, Goroutine, ShownFrame, Snapshot, Stack, StackId, StackState, Symbols};
+use crate::snapshot::{Ancestor, CreatedBy, Goroutine, ShownFrame, Snapshot, Stack, StackId, StackState, Symbols};
 use crate::target::LoadBias;
 use crate::units::{Goid, MonotonicNs, RemoteAddr};
 
@@ -94,7 +94,7 @@ impl<'a> View<'a> {
             return false;
         }
         if let Some(age) = filter.older_than
-            && !self.waited(g).is_some_and(|ns| Duration::from_nanos(ns) >= age)
+            && self.waited(g).is_none_or(|ns| Duration::from_nanos(ns) < age)
         {
             return false;
         }
@@ -178,6 +178,13 @@ impl<'a> View<'a> {
     fn now(&self) -> MonotonicNs {
         let latest = || self.snapshot.goroutines.iter().filter_map(|g| g.wait_since).max().unwrap_or_default();
         self.snapshot.taken_to.unwrap_or_else(latest)
+    }
+
+    /// `printAncestorTraceback`'s frames of one creator, and where itself was created.
+    pub(super) fn ancestor(&self, ancestor: &Ancestor) -> (Vec<ShownFrame<'a>>, Option<CreatedBy<'a>>) {
+        let mut symbols = self.symbols.borrow_mut();
+        let frames = symbols.ancestor_frames(ancestor.pcs.iter().map(|pc| self.bias.pc(*pc)));
+        (frames, symbols.created_by(self.bias.pc(ancestor.gopc), ancestor.goid, Goid(0)))
     }
 
     pub(super) fn remote(&self, pc: crate::units::Pc) -> RemoteAddr {

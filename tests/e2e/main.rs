@@ -13,6 +13,7 @@ mod lifecycle;
 mod matrix;
 mod refusals;
 mod run;
+mod seed;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         leaves_no_trace::trials(),
         refusals::trials(),
         run::trials(),
+        seed::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

@@ -40,7 +40,7 @@ pub struct Summary {
     pub lost: u64,
     /// Events that came so late that they were printed out of order.
     pub late: u64,
-    /// By `go` statement and start function; most created first.
+    /// By `go` statement and start function; most live first.
     pub sites: Vec<SiteSummary>,
 }
 
@@ -108,7 +108,7 @@ impl Summary {
             })
             .collect();
         let system = sites.iter().filter(|site| site.system).map(|site| site.live).sum();
-        sites.sort_by(|a, b| (b.created, b.live, b.blocked).cmp(&(a.created, a.live, a.blocked)));
+        sites.sort_by_key(|site| std::cmp::Reverse((site.live, site.created, site.blocked)));
         Self {
             pid: table.pid(),
             go_version,

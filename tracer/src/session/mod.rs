@@ -246,30 +246,32 @@ impl Session {
                 Err(error) => Progress::Ended(End::Replaced(Box::new(error))),
             });
         }
+        let from = events.len();
         if self.pending.is_empty() {
             let Some(target) = &self.target else { return Ok(Progress::Ended(End::Exited)) };
             self.seeding.advance(&mut self.table, || subject(target));
             let pid = target.process().pid();
-            let exited = tokio::select! {
-                batch = self.stream.next_batch(interval) => {
-                    // What the first probes saw before the last was attached is half of a story.
-                    self.pending.extend(batch?.iter().filter(|event| event.time() >= self.started));
-                    None
+            tokio::select! {
+                read = self.stream.next_batch(interval, events) => read?,
+                exited = target.process().exited() => {
+                    exited.map_err(|source| SessionError::Wait { pid, source })?;
+                    self.ended = Some(now());
+                    return Ok(Progress::Ended(End::Exited));
                 }
-                exited = target.process().exited() => Some(exited),
                 read = self.seeding.read() => {
                     self.seeding.take(read);
                     return Ok(Progress::Running);
                 }
-            };
-            if let Some(exited) = exited {
-                exited.map_err(|source| SessionError::Wait { pid, source })?;
-                self.ended = Some(now());
-                return Ok(Progress::Ended(End::Exited));
             }
+            // What the first probes saw before the last was attached is half of a story.
+            if events.get(from).is_some_and(|event| event.time() < self.started) {
+                keep(events, from, |event| event.time() >= self.started);
+            }
+        } else {
+            events.append(&mut self.pending);
         }
         self.programs.flush_log();
-        self.take_in(events);
+        self.take_in(events, from);
         if self.pending.is_empty()
             && let Some(report) = self.seeding.merge(&mut self.table)
         {
@@ -290,29 +292,34 @@ impl Session {
         if let Some(probes) = self.probes.take() {
             self.programs.detach(probes)?;
         }
-        let left = self.stream.finish()?.iter();
-        self.pending.extend(left.filter(|event| (self.started..=ended).contains(&event.time())));
+        let mut from = events.len();
+        events.append(&mut self.pending);
+        self.stream.finish(events)?;
+        keep(events, from, |event| (self.started..=ended).contains(&event.time()));
+        self.take_in(events, from);
         while !self.pending.is_empty() {
-            self.take_in(events);
+            from = events.len();
+            events.append(&mut self.pending);
+            self.take_in(events, from);
         }
         Ok(())
     }
 
-    /// Moves pending events into the table and to `events`: all, or up to the first `execve`, behind which addresses
-    /// have other names.
-    fn take_in(&mut self, events: &mut Vec<Event>) {
-        if self.starting && self.pending.first().is_some_and(|event| matches!(event, Event::Exec { .. })) {
+    /// Takes `events` into the table, from the one at `from` on: all, or up to the first `execve`, behind which addresses
+    /// have other names; the rest is pending.
+    fn take_in(&mut self, events: &mut Vec<Event>, from: usize) {
+        if self.starting && matches!(events.get(from), Some(Event::Exec { .. })) {
             // The program's own start: nothing was before it.
             self.starting = false;
-            self.pending.remove(0);
+            events.remove(from);
             self.locate(None);
         }
-        let exec = self.pending.iter().position(|event| matches!(event, Event::Exec { .. }));
-        let rest = self.pending.split_off(exec.map_or(self.pending.len(), |at| at + 1));
-        let now = std::mem::replace(&mut self.pending, rest);
-        self.replaced |= exec.is_some();
-        self.apply(&now);
-        events.extend_from_slice(&now);
+        let new = events.get(from..).unwrap_or_default();
+        if let Some(at) = new.iter().position(|event| matches!(event, Event::Exec { .. })) {
+            self.replaced = true;
+            self.pending = events.split_off(from + at + 1);
+        }
+        self.apply(events.get(from..).unwrap_or_default());
     }
 
     fn apply(&mut self, events: &[Event]) {
@@ -355,6 +362,15 @@ impl Session {
         self.seeding = Seeding::begin(&mut self.table);
         Ok(())
     }
+}
+
+/// Drops those of `events`, from the one at `from` on, that are not `wanted`.
+fn keep(events: &mut Vec<Event>, from: usize, wanted: impl Fn(&Event) -> bool) {
+    let mut index = 0;
+    events.retain(|event| {
+        index += 1;
+        index <= from || wanted(event)
+    });
 }
 
 /// What to read of `target`, once it is known where it is loaded.

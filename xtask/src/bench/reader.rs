@@ -103,6 +103,7 @@ impl Drop for Reader {
 async fn read(mut stream: EventStream, pid: Pid, requests: &Receiver<Sender<Seen>>) -> Result<()> {
     let mut table = GoroutineTable::new(pid);
     let mut seen = Seen::default();
+    let mut batch = Vec::new();
     loop {
         let request = match requests.try_recv() {
             Ok(request) => Some(request),
@@ -111,9 +112,10 @@ async fn read(mut stream: EventStream, pid: Pid, requests: &Receiver<Sender<Seen
         };
         // Who asks has detached: what the drain after the question finds is the rest.
         let interval = if request.is_some() { Duration::ZERO } else { INTERVAL };
-        let batch = stream.next_batch(interval).await.context("events cannot be read")?;
-        table.apply_all(batch);
-        seen.add(batch);
+        batch.clear();
+        stream.next_batch(interval, &mut batch).await.context("events cannot be read")?;
+        table.apply_all(&batch);
+        seen.add(&batch);
         if let Some(request) = request {
             let _ = request.send(std::mem::take(&mut seen));
         }

@@ -3,12 +3,12 @@
 //! One pipeline, and the file tree shows it. A module may use those to its left:
 //!
 //! ```text
-//! live:  process -> binary -> go_runtime -> target -> probes -> (kernel) -> events -> goroutines -> session -> output
-//! dump:  process -> binary -> go_runtime -> target -> snapshot -> output
+//! live:  process -> binary -> go_runtime -> tracee -> probes -> (kernel) -> events -> goroutines -> session -> output
+//! dump:  process -> binary -> go_runtime -> tracee -> snapshot -> output
 //! ```
 //!
 //! - what is true of a file ([`binary`], [`go_runtime`]) is kept apart from what is true of a process ([`process`]);
-//!   [`target`] brings the two together: one process that runs one Go program;
+//!   [`tracee`] brings the two together: one process that runs one Go program;
 //! - [`session`] is the live half put together: one target, attached, its table kept;
 //! - [`cli`] stands at the end: the only place that prints, reads flags, or decides an exit code;
 //! - [`units`] lies under all: the newtypes for addresses, ids and times.
@@ -23,5 +23,5 @@ pub mod probes;
 pub mod process;
 pub mod session;
 pub mod snapshot;
-pub mod target;
+pub mod tracee;
 pub mod units;

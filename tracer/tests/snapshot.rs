@@ -19,7 +19,7 @@ use gotracer::output::{folded, pprof};
 use gotracer::process::Process;
 use gotracer::process::memory::{LiveMemory, MemoryImage, ReadMemory, Recorder};
 use gotracer::snapshot::{self, RuntimeStats, Snapshot, SnapshotError, Source, Symbols};
-use gotracer::target::{LoadBias, Program};
+use gotracer::tracee::{LoadBias, Program};
 use gotracer::units::{Pid, RemoteAddr};
 use proptest::prelude::*;
 

@@ -15,7 +15,7 @@ use crate::probes::catalogue::{Event, PROBES};
 use crate::probes::instruction::Execution;
 use crate::probes::{KernelPrograms, Verdict, place};
 use crate::process::Process;
-use crate::target::Target;
+use crate::tracee::Tracee;
 use crate::units::Pid;
 
 /// Tell whether this machine can trace and, with --pid, whether a process can be traced, and where its probes stand
@@ -39,7 +39,7 @@ pub(super) struct DoctorArguments {
 struct Report {
     checks: Vec<Check>,
     cost: Option<Cost>,
-    target: Option<TargetReport>,
+    process: Option<ProcessReport>,
 }
 
 #[derive(Serialize)]
@@ -51,7 +51,7 @@ struct Check {
 }
 
 #[derive(Serialize)]
-struct TargetReport {
+struct ProcessReport {
     pid: u32,
     exe: String,
     go_version: String,
@@ -73,23 +73,23 @@ pub(super) fn doctor(arguments: &DoctorArguments) -> Result<ExitCode, Failure> {
             None
         }
     };
-    let target = match arguments.pid {
+    let process = match arguments.pid {
         None => None,
-        Some(pid) => match target_report(pid) {
+        Some(pid) => match process_report(pid) {
             Ok(report) => {
                 let missing = report.probes.iter().any(|v| matches!(v, Verdict::Unplaceable { .. }));
                 let placed = report.probes.iter().filter(|v| v.placement().is_some()).count();
                 let found = format!("{placed} of {} probes have a place", report.probes.len());
-                checks.push(Check { name: "target", ok: Some(!missing), found });
+                checks.push(Check { name: "process", ok: Some(!missing), found });
                 Some(report)
             }
             Err(failure) => {
-                checks.push(Check::bad("target", chain(failure.as_ref())));
+                checks.push(Check::bad("process", chain(failure.as_ref())));
                 None
             }
         },
     };
-    let report = Report { checks, cost, target };
+    let report = Report { checks, cost, process };
     let mut out = std::io::stdout().lock();
     if arguments.json {
         serde_json::to_writer_pretty(&mut out, &report)?;
@@ -150,7 +150,7 @@ fn machine() -> Vec<Check> {
     checks
 }
 
-/// Whether we hold what bpf(2), perf_event_open(2) and the target's /proc files ask for.
+/// Whether we hold what bpf(2), perf_event_open(2) and the tracee's /proc files ask for.
 fn capabilities() -> Check {
     const NEEDED: [(&str, u32); 3] = [("CAP_SYS_PTRACE", 19), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
     const SYS_ADMIN: u32 = 21;
@@ -185,10 +185,10 @@ fn try_kernel() -> Result<Cost, Failure> {
     Ok(cost)
 }
 
-fn target_report(pid: u32) -> Result<TargetReport, Failure> {
-    let target = Target::open(Process::open(Pid(pid))?)?;
-    let program = target.program();
-    Ok(TargetReport {
+fn process_report(pid: u32) -> Result<ProcessReport, Failure> {
+    let tracee = Tracee::open(Process::open(Pid(pid))?)?;
+    let program = tracee.program();
+    Ok(ProcessReport {
         pid,
         exe: program.name.clone(),
         go_version: program.binary.version().to_string(),
@@ -219,13 +219,13 @@ impl Report {
                 "cost of a hit", "", cost.emulated_ns, cost.single_stepped_ns
             )?;
         }
-        let Some(target) = &self.target else { return Ok(()) };
+        let Some(process) = &self.process else { return Ok(()) };
         writeln!(out)?;
-        let pie = if target.pie { ", position-independent" } else { "" };
-        writeln!(out, "process {}: {}", target.pid, target.exe)?;
-        writeln!(out, "{}, {}{pie}; layouts from {}", target.go_version, target.arch, target.layouts_from)?;
+        let pie = if process.pie { ", position-independent" } else { "" };
+        writeln!(out, "process {}: {}", process.pid, process.exe)?;
+        writeln!(out, "{}, {}{pie}; layouts from {}", process.go_version, process.arch, process.layouts_from)?;
         writeln!(out)?;
-        for verdict in &target.probes {
+        for verdict in &process.probes {
             match verdict {
                 Verdict::Placed(p) => {
                     let how = match p.execution {

@@ -16,7 +16,7 @@ use crate::output::{folded, pprof};
 use crate::process::Process;
 use crate::process::memory::{CoreFile, LiveMemory, ReadMemory};
 use crate::snapshot::{self, RuntimeStats, Snapshot, Source, Symbols};
-use crate::target::{LoadBias, Program, Target};
+use crate::tracee::{LoadBias, Program, Tracee};
 use crate::units::{FileOffset, Goid, Pid};
 
 /// Print every goroutine of a Go process with its stack, without stopping it
@@ -102,9 +102,9 @@ pub(super) fn dump(arguments: &DumpArguments) -> Result<ExitCode, Failure> {
         return print(arguments, &core, &program, bias, &mut out);
     }
     let process = Process::open(Pid(arguments.pid.unwrap_or_default()))?;
-    let target = Target::open(process)?;
-    let Some(bias) = target.bias() else { return Err("where the program is loaded is not known".into()) };
-    print(arguments, &LiveMemory::new(target.process()), target.program(), bias, &mut out)
+    let tracee = Tracee::open(process)?;
+    let Some(bias) = tracee.bias() else { return Err("where the program is loaded is not known".into()) };
+    print(arguments, &LiveMemory::new(tracee.process()), tracee.program(), bias, &mut out)
 }
 
 fn open(path: &Path) -> Result<File, Failure> {

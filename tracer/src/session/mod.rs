@@ -1,4 +1,4 @@
-//! A live session: one target, attached, its table kept up to date.
+//! A live session: one tracee, attached, its table kept up to date.
 //!
 //! In: a process. Out, batch by batch: its events, already in the [`GoroutineTable`]; in the end, what ended it.
 //! Follows the process through `execve`. Must not know how anything is printed.
@@ -15,7 +15,7 @@ use crate::goroutines::{GoroutineTable, MergeReport};
 use crate::probes::catalogue::PROBES;
 use crate::probes::{AttachError, KernelPrograms, Probes, Verdict, place};
 use crate::process::{Process, ProcessError};
-use crate::target::{Program, Target, TargetError, TargetNames};
+use crate::tracee::{Program, Tracee, TraceeError, TraceeNames};
 use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
 
 use seed::{Seeding, Subject};
@@ -24,9 +24,9 @@ use seed::{Seeding, Subject};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// The process is no target.
+    /// The process is no tracee.
     #[error(transparent)]
-    Target(#[from] TargetError),
+    Tracee(#[from] TraceeError),
     /// The kernel refused.
     #[error(transparent)]
     Attach(#[from] AttachError),
@@ -58,7 +58,7 @@ pub enum SessionError {
 
 impl From<ProcessError> for SessionError {
     fn from(error: ProcessError) -> Self {
-        Self::Target(error.into())
+        Self::Tracee(error.into())
     }
 }
 
@@ -67,7 +67,7 @@ impl From<ProcessError> for SessionError {
 pub enum Progress {
     /// On.
     Running,
-    /// On, and the goroutines that were read from the target's memory are in the table now.
+    /// On, and the goroutines that were read from the tracee's memory are in the table now.
     Merged(MergeReport),
     /// The process had replaced its program; the new one is attached to. There are no events with this.
     Followed,
@@ -75,7 +75,7 @@ pub enum Progress {
     Ended(End),
 }
 
-/// What ended a session from the target's side.
+/// What ended a session from the tracee's side.
 #[derive(Debug)]
 pub enum End {
     /// The process exited.
@@ -89,12 +89,12 @@ pub struct Session {
     programs: KernelPrograms,
     stream: EventStream,
     /// `None` only while the session changes from one program to the next.
-    target: Option<Target>,
+    tracee: Option<Tracee>,
     probes: Option<Probes>,
     verdicts: Vec<Verdict>,
     table: GoroutineTable,
     /// Of each program the process has run, by the table's generation.
-    names: Vec<TargetNames>,
+    names: Vec<TraceeNames>,
     started: MonotonicNs,
     ended: Option<MonotonicNs>,
     /// The `execve` by which the first program starts is still to come.
@@ -112,10 +112,10 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// If it is no target or the kernel refuses; then nothing stays attached.
+    /// If it is no tracee or the kernel refuses; then nothing stays attached.
     pub fn attach(process: Process) -> Result<Self, SessionError> {
-        let target = Target::open(process)?;
-        Self::new(target, false)
+        let tracee = Tracee::open(process)?;
+        Self::new(tracee, false)
     }
 
     /// Attaches to a child that is held before it becomes the program at `path`.
@@ -127,20 +127,20 @@ impl Session {
         let name = path.display().to_string();
         let file = std::fs::File::open(path).map_err(|source| ProcessError::Read { path: name.clone(), source })?;
         let program = Program::open(path, name, file)?;
-        let target = Target::before_start(Process::open(pid)?, program)?;
-        Self::new(target, true)
+        let tracee = Tracee::before_start(Process::open(pid)?, program)?;
+        Self::new(tracee, true)
     }
 
-    fn new(target: Target, starting: bool) -> Result<Self, SessionError> {
-        let verdicts = verdicts(target.program())?;
+    fn new(tracee: Tracee, starting: bool) -> Result<Self, SessionError> {
+        let verdicts = verdicts(tracee.program())?;
         let (programs, maps) = KernelPrograms::load()?;
         let stream = EventStream::open(maps.events, maps.counts)?;
-        let pid = target.process().pid();
+        let pid = tracee.process().pid();
         let mut session = Self {
             programs,
             stream,
-            names: vec![TargetNames::new(target.program().clone(), target.bias())],
-            target: Some(target),
+            names: vec![TraceeNames::new(tracee.program().clone(), tracee.bias())],
+            tracee: Some(tracee),
             probes: None,
             verdicts,
             table: GoroutineTable::new(pid),
@@ -160,10 +160,10 @@ impl Session {
     }
 
     fn attach_probes(&mut self) -> Result<(), SessionError> {
-        let Some(target) = &self.target else { return Ok(()) };
-        let entry = entry(target.program());
+        let Some(tracee) = &self.tracee else { return Ok(()) };
+        let entry = entry(tracee.program());
         let placements = self.verdicts.iter().filter_map(Verdict::placement);
-        self.probes = Some(self.programs.attach(target.process().pid(), &target.program().exe, entry, placements)?);
+        self.probes = Some(self.programs.attach(tracee.process().pid(), &tracee.program().exe, entry, placements)?);
         Ok(())
     }
 
@@ -194,7 +194,7 @@ impl Session {
     /// The Go version of the program that runs now.
     #[must_use]
     pub fn go_version(&self) -> Option<String> {
-        self.target.as_ref().map(|target| target.program().binary.version().to_string())
+        self.tracee.as_ref().map(|tracee| tracee.program().binary.version().to_string())
     }
 
     /// Events that came after a later one had been given out.
@@ -222,13 +222,13 @@ impl Session {
     }
 
     /// Names for what the table and the events hold now.
-    pub fn names(&mut self) -> &mut TargetNames {
+    pub fn names(&mut self) -> &mut TraceeNames {
         let last = self.names.len() - 1;
         &mut self.names[last]
     }
 
     /// The table, and names for each of its generations.
-    pub fn table_and_names(&mut self) -> (&GoroutineTable, &mut [TargetNames]) {
+    pub fn table_and_names(&mut self) -> (&GoroutineTable, &mut [TraceeNames]) {
         (&self.table, &mut self.names)
     }
 
@@ -248,12 +248,12 @@ impl Session {
         }
         let from = events.len();
         if self.pending.is_empty() {
-            let Some(target) = &self.target else { return Ok(Progress::Ended(End::Exited)) };
-            self.seeding.advance(&mut self.table, || subject(target));
-            let pid = target.process().pid();
+            let Some(tracee) = &self.tracee else { return Ok(Progress::Ended(End::Exited)) };
+            self.seeding.advance(&mut self.table, || subject(tracee));
+            let pid = tracee.process().pid();
             tokio::select! {
                 read = self.stream.next_batch(interval, events) => read?,
-                exited = target.process().exited() => {
+                exited = tracee.process().exited() => {
                     exited.map_err(|source| SessionError::Wait { pid, source })?;
                     self.ended = Some(now());
                     return Ok(Progress::Ended(End::Exited));
@@ -323,7 +323,7 @@ impl Session {
     }
 
     fn apply(&mut self, events: &[Event]) {
-        if self.target.as_ref().is_some_and(|target| target.bias().is_none()) {
+        if self.tracee.as_ref().is_some_and(|tracee| tracee.bias().is_none()) {
             let main = events.iter().find_map(|event| match *event {
                 Event::Goroutine { transition: Transition::Created { startpc, .. }, goid: Goid(1), .. } => {
                     Some(startpc)
@@ -337,14 +337,14 @@ impl Session {
 
     /// Finds out where the program is loaded, if that is not known yet.
     fn locate(&mut self, main: Option<RemoteAddr>) {
-        let Some(target) = self.target.as_mut().filter(|target| target.bias().is_none()) else { return };
+        let Some(tracee) = self.tracee.as_mut().filter(|tracee| tracee.bias().is_none()) else { return };
         // A process that has ended has no maps; then its main goroutine's start tells.
-        if target.locate().is_err()
+        if tracee.locate().is_err()
             && let Some(startpc) = main
         {
-            target.locate_by_main(startpc);
+            tracee.locate_by_main(startpc);
         }
-        let bias = target.bias();
+        let bias = tracee.bias();
         self.names().set_bias(bias);
     }
 
@@ -353,11 +353,11 @@ impl Session {
         if let Some(probes) = self.probes.take() {
             self.programs.detach(probes)?;
         }
-        let Some(old) = self.target.take() else { return Ok(()) };
-        let target = Target::open(old.into_process())?;
-        self.verdicts = verdicts(target.program())?;
-        self.names.push(TargetNames::new(target.program().clone(), target.bias()));
-        self.target = Some(target);
+        let Some(old) = self.tracee.take() else { return Ok(()) };
+        let tracee = Tracee::open(old.into_process())?;
+        self.verdicts = verdicts(tracee.program())?;
+        self.names.push(TraceeNames::new(tracee.program().clone(), tracee.bias()));
+        self.tracee = Some(tracee);
         self.attach_probes()?;
         self.seeding = Seeding::begin(&mut self.table);
         Ok(())
@@ -373,13 +373,13 @@ fn keep(events: &mut Vec<Event>, from: usize, wanted: impl Fn(&Event) -> bool) {
     });
 }
 
-/// What to read of `target`, once it is known where it is loaded.
-fn subject(target: &Target) -> Option<Subject> {
+/// What to read of `tracee`, once it is known where it is loaded.
+fn subject(tracee: &Tracee) -> Option<Subject> {
     Some(Subject {
-        pid: target.process().pid(),
-        start_ticks: target.process().start_ticks(),
-        program: target.program().clone(),
-        bias: target.bias()?,
+        pid: tracee.process().pid(),
+        start_ticks: tracee.process().start_ticks(),
+        program: tracee.program().clone(),
+        bias: tracee.bias()?,
     })
 }
 

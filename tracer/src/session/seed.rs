@@ -15,7 +15,7 @@ use crate::goroutines::{Coverage, GoroutineTable, MergeReport, SnapshotGoroutine
 use crate::process::memory::LiveMemory;
 use crate::process::{Process, ProcessError};
 use crate::snapshot::{self, Snapshot, SnapshotError, Source};
-use crate::target::{LoadBias, Program};
+use crate::tracee::{LoadBias, Program};
 use crate::units::Pid;
 
 /// As long as a thread may stand between a probe and the change of status that it announces, and then some.

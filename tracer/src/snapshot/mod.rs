@@ -24,7 +24,7 @@ use hashbrown::HashMap;
 use crate::binary::Binary;
 use crate::go_runtime::{GlobalError, Globals, Layout, Owner, Status, WaitReasons};
 use crate::process::memory::{MemoryError, ReadMemory};
-use crate::target::LoadBias;
+use crate::tracee::LoadBias;
 use crate::units::{Goid, MonotonicNs, Pc, RemoteAddr};
 
 pub use ancestors::Ancestor;

@@ -11,7 +11,7 @@ use gotracer::probes::catalogue::{Event, PROBES};
 use gotracer::probes::instruction::Execution;
 use gotracer::probes::{Placement, Verdict, place};
 use gotracer::process::Process;
-use gotracer::target::Program;
+use gotracer::tracee::Program;
 use gotracer::units::{Pc, Pid};
 use gotracer_tests::child::Running;
 

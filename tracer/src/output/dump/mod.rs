@@ -22,7 +22,7 @@ use regex::Regex;
 
 use crate::go_runtime::{Status, WaitReasons};
 use crate::snapshot::{Ancestor, CreatedBy, Goroutine, ShownFrame, Snapshot, Stack, StackId, StackState, Symbols};
-use crate::target::LoadBias;
+use crate::tracee::LoadBias;
 use crate::units::{Goid, MonotonicNs, RemoteAddr};
 
 /// Which goroutines are wanted; those that fit all that is said.

@@ -11,7 +11,7 @@ use crate::units::{Pc, RemoteAddr};
 
 /// The names of one program, loaded somewhere.
 #[derive(Debug)]
-pub struct TargetNames {
+pub struct TraceeNames {
     program: Program,
     bias: Option<LoadBias>,
     sites: HashMap<RemoteAddr, SiteName>,
@@ -21,7 +21,7 @@ pub struct TargetNames {
 /// So many names of each kind are kept. A program has fewer `go` statements; hostile memory can name more.
 const MOST: usize = 1 << 16;
 
-impl TargetNames {
+impl TraceeNames {
     /// Names for `program`.
     #[must_use]
     pub fn new(program: Program, bias: Option<LoadBias>) -> Self {
@@ -42,7 +42,7 @@ impl TargetNames {
     }
 }
 
-impl Names for TargetNames {
+impl Names for TraceeNames {
     fn site(&mut self, gopc: RemoteAddr) -> SiteName {
         if let Some(name) = self.sites.get(&gopc) {
             return name.clone();

@@ -1,6 +1,6 @@
 //! A target: one process that runs one Go program.
 //!
-//! In: a [`Process`]. Out: a [`Target`]: the process, the facts of its executable, the runtime's layout in it, and where
+//! In: a [`Process`]. Out: a [`Tracee`]: the process, the facts of its executable, the runtime's layout in it, and where
 //! it was loaded; with these, names for its addresses. Must not know probes or events.
 
 mod names;
@@ -9,7 +9,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use names::TargetNames;
+pub use names::TraceeNames;
 
 use crate::binary::{Arch, Binary, BinaryError};
 use crate::go_runtime::{Layout, LayoutError, WaitReasons};
@@ -19,7 +19,7 @@ use crate::units::{Pc, Pid, RemoteAddr};
 /// Why a process is no target.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum TargetError {
+pub enum TraceeError {
     /// The process.
     #[error(transparent)]
     Process(#[from] ProcessError),
@@ -83,17 +83,17 @@ impl Program {
     /// # Errors
     ///
     /// If it is not a Go program of a version that gotracer knows, for this machine's processor.
-    pub fn open(exe: &Path, name: String, file: File) -> Result<Self, TargetError> {
+    pub fn open(exe: &Path, name: String, file: File) -> Result<Self, TraceeError> {
         let binary = match Binary::open(file) {
             Ok(binary) => binary,
-            Err(why) => return Err(TargetError::Binary { exe: name, why }),
+            Err(why) => return Err(TraceeError::Binary { exe: name, why }),
         };
         if binary.arch() != HOST {
-            return Err(TargetError::Architecture { exe: name, found: binary.arch().name(), expected: HOST.name() });
+            return Err(TraceeError::Architecture { exe: name, found: binary.arch().name(), expected: HOST.name() });
         }
         let layout = match Layout::of(&binary) {
             Ok(layout) => layout,
-            Err(why) => return Err(TargetError::Layout { exe: name, why }),
+            Err(why) => return Err(TraceeError::Layout { exe: name, why }),
         };
         // Without names, reasons are shown as numbers.
         let wait_reasons = WaitReasons::of(&binary).unwrap_or_default();
@@ -111,7 +111,7 @@ impl Program {
     /// # Errors
     ///
     /// As [`Self::open`], and if the process is gone or we may not.
-    pub fn of(process: &Process) -> Result<Self, TargetError> {
+    pub fn of(process: &Process) -> Result<Self, TraceeError> {
         let file = process.open_exe()?;
         Self::open(&process.exe(), process.exe_name()?, file)
     }
@@ -125,7 +125,7 @@ const HOST: Arch = Arch::Arm64;
 
 /// A process that runs a Go program.
 #[derive(Debug)]
-pub struct Target {
+pub struct Tracee {
     process: Process,
     program: Program,
     bias: Option<LoadBias>,
@@ -155,13 +155,13 @@ impl LoadBias {
     }
 }
 
-impl Target {
+impl Tracee {
     /// Looks at a running process.
     ///
     /// # Errors
     ///
     /// If it is no target, each cause with its own sentence.
-    pub fn open(process: Process) -> Result<Self, TargetError> {
+    pub fn open(process: Process) -> Result<Self, TraceeError> {
         in_host_pid_namespace()?;
         let program = Program::of(&process)?;
         let mut target = Self { process, program, bias: None };
@@ -174,7 +174,7 @@ impl Target {
     /// # Errors
     ///
     /// If gotracer is in a PID namespace.
-    pub fn before_start(process: Process, program: Program) -> Result<Self, TargetError> {
+    pub fn before_start(process: Process, program: Program) -> Result<Self, TraceeError> {
         in_host_pid_namespace()?;
         let bias = (!program.binary.is_pie()).then_some(LoadBias(0));
         Ok(Self { process, program, bias })
@@ -209,7 +209,7 @@ impl Target {
     /// # Errors
     ///
     /// If the maps cannot be read or do not hold the executable.
-    pub fn locate(&mut self) -> Result<(), TargetError> {
+    pub fn locate(&mut self) -> Result<(), TraceeError> {
         if !self.program.binary.is_pie() {
             self.bias = Some(LoadBias(0));
             return Ok(());
@@ -219,7 +219,7 @@ impl Target {
             Some(LoadBias(mapping.start.0.wrapping_sub(pc.0)))
         });
         let Some(bias) = bias else {
-            return Err(TargetError::NotMapped { pid: self.process.pid(), exe: self.program.name.clone() });
+            return Err(TraceeError::NotMapped { pid: self.process.pid(), exe: self.program.name.clone() });
         };
         self.bias = Some(bias);
         Ok(())
@@ -236,12 +236,12 @@ impl Target {
 }
 
 /// Kernel programs see PIDs as the initial namespace numbers them, so we must be in it.
-fn in_host_pid_namespace() -> Result<(), TargetError> {
+fn in_host_pid_namespace() -> Result<(), TraceeError> {
     use std::os::unix::fs::MetadataExt;
     /// `PROC_PID_INIT_INO` of <https://github.com/torvalds/linux/blob/v6.18/include/linux/proc_ns.h>.
     const INITIAL: u64 = 0xEFFF_FFFC;
     match std::fs::metadata("/proc/self/ns/pid") {
-        Ok(namespace) if namespace.ino() != INITIAL => Err(TargetError::PidNamespace),
+        Ok(namespace) if namespace.ino() != INITIAL => Err(TraceeError::PidNamespace),
         // Without /proc nothing works, and whatever comes next says so.
         Ok(_) | Err(_) => Ok(()),
     }

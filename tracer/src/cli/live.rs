@@ -58,6 +58,16 @@ pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 /// How often to look when no watermark wakes us: what a person sees as at once, and what costs nothing.
 const INTERVAL: Duration = Duration::from_millis(20);
 
+/// A trace that is shorter than it takes to read the older goroutines goes on until they are read, but no longer than this.
+const FOR_SEEDING: Duration = Duration::from_secs(2);
+
+async fn until(end: Option<Instant>) {
+    match end {
+        Some(end) => tokio::time::sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Tells on stderr that everything is attached: from here on, nothing is missed.
 fn announce(session: &Session) {
     eprintln!("tracing process {} with {} probes", session.pid(), session.probes());
@@ -87,7 +97,8 @@ pub(super) async fn follow<T>(
     let style = text::Style { colour: terminal && std::env::var_os("NO_COLOR").is_none(), start: session.started() };
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let end = arguments.duration.map(|duration| Instant::now() + duration);
+    let mut end = arguments.duration.map(|duration| Instant::now() + duration);
+    let latest_end = end.map(|end| end + FOR_SEEDING);
     let mut ended = None;
     announce(&session);
     let begun = begin()?;
@@ -104,7 +115,12 @@ pub(super) async fn follow<T>(
             },
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
-            () = async { match end { Some(end) => tokio::time::sleep_until(end).await, None => std::future::pending().await } } => break,
+            () = until(end) => {
+                if session.is_seeded() || end >= latest_end {
+                    break;
+                }
+                end = end.map(|end| end + INTERVAL);
+            }
         }
         print(&mut out, &events, &mut session, &filter, arguments.json, style)?;
     }

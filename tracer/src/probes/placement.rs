@@ -133,7 +133,7 @@ pub fn place(binary: &Binary, probe: &'static Probe) -> Verdict {
         pc: found.pc,
         offset,
         into_function: found.pc.0 - entry.0,
-        instruction: text_at(arch, entry, &code, found.pc),
+        instruction: named(binary, &found, text_at(arch, entry, &code, found.pc)),
         execution: found.execution,
     })
 }
@@ -170,6 +170,18 @@ fn body(binary: &Binary, name: &str) -> Option<(Pc, Vec<u8>)> {
         [] => None,
         [one] => Some(one.clone()),
         many => many.iter().find(|body| many.iter().any(|other| other.0 != body.0 && reaches(other, body.0))).cloned(),
+    }
+}
+
+/// The text of a call with the callee's name for its address.
+fn named(binary: &Binary, instruction: &Instruction, text: String) -> String {
+    let callee = match instruction.flow {
+        Flow::Call(to) => binary.functions().find(to).filter(|function| function.entry() == to),
+        _ => None,
+    };
+    match (callee, text.split_once(' ')) {
+        (Some(callee), Some((mnemonic, _))) => format!("{mnemonic} {}", callee.name()),
+        _ => text,
     }
 }
 

@@ -209,6 +209,12 @@ impl Session {
         self.stream.fullest()
     }
 
+    /// Whether the goroutines that are older than the probes are in the table: a moment after attaching they are.
+    #[must_use]
+    pub fn is_seeded(&self) -> bool {
+        !self.seeding.is_under_way()
+    }
+
     /// Nanoseconds from the moment at which all probes were attached to the end, or to now.
     #[must_use]
     pub fn duration_ns(&self) -> u64 {

@@ -71,6 +71,11 @@ impl Seeding {
         Self::Rest(Instant::now())
     }
 
+    /// Whether the table waits for what is to be read.
+    pub(super) fn is_under_way(&self) -> bool {
+        matches!(self, Self::Settling(_) | Self::Reading(_) | Self::Read(_))
+    }
+
     /// Goes on if it is time to: to be called between drains.
     pub(super) fn advance(&mut self, table: &mut GoroutineTable, subject: impl FnOnce() -> Option<Subject>) {
         let time = Instant::now();

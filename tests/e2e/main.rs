@@ -5,6 +5,7 @@
 
 mod attach;
 mod check;
+mod dump;
 mod exec;
 mod executables;
 mod leaves_no_trace;
@@ -12,6 +13,7 @@ mod lifecycle;
 mod matrix;
 mod refusals;
 mod run;
+mod seed;
 
 use std::process::ExitCode;
 
@@ -28,10 +30,12 @@ fn main() -> ExitCode {
         lifecycle::trials(),
         attach::trials(),
         exec::trials(),
+        dump::trials(),
         executables::trials(),
         leaves_no_trace::trials(),
         refusals::trials(),
         run::trials(),
+        seed::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

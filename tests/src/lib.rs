@@ -13,6 +13,7 @@ pub mod environment;
 pub mod program;
 pub mod tally;
 pub mod text;
+pub mod traceback;
 pub mod tracer;
 mod versions;
 

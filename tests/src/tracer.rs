@@ -95,6 +95,14 @@ impl Refusal {
         let mut running = Running::start("gotracer", command)?;
         // A program that is run after all finds its test gone, and ends.
         running.close_stdin();
+        Self::end(running)
+    }
+
+    /// Waits for the end of a gotracer that runs.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn end(mut running: Running) -> Result<Self> {
         let (stdout, stderr) = (running.stdout.to_end()?, running.stderr.to_end()?);
         Ok(Self { status: running.await_exit()?, stdout, stderr })
     }

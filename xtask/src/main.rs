@@ -3,6 +3,7 @@
 //! One file per subcommand. What several of them need stands in [`workspace`] (where things are, running commands)
 //! and [`toolchains`] (Go, the eBPF compiler and linker, Debian packages: found, or fetched, or asked for).
 
+mod bench;
 mod cross;
 mod demo;
 mod ebpf;
@@ -39,6 +40,8 @@ enum Command {
     Programs(programs::Args),
     /// Find or fetch Go toolchains and what else a full build needs
     Toolchains(toolchains::Args),
+    /// Measure what tracing costs, beside its baselines, and print the figures as Markdown
+    Bench(bench::Args),
     /// Build static release binaries, also for the other architecture
     Cross(cross::CrossArgs),
     /// Run the end-to-end tests in a virtual machine of another kernel or architecture
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Layouts(args) => layouts::run(&args),
         Command::Programs(args) => programs::run(&args),
         Command::Toolchains(args) => toolchains::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Cross(args) => cross::run(args),
         Command::Vm(args) => vm::run(args),
     };

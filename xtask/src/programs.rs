@@ -74,6 +74,7 @@ const PROGRAMS: &[(&str, Coverage)] = &[
     ("pingpong", Coverage::Versions),
     ("httpload", Coverage::Newest),
     ("idle", Coverage::Newest),
+    ("stacks", Coverage::Everything),
     ("leakyserver", Coverage::Newest),
 ];
 
@@ -120,6 +121,14 @@ pub fn build(goarch: &str, versions: &[String]) -> Result<()> {
 /// One program, plain, by the newest Go, for this machine; gives its path.
 pub fn build_one(name: &str) -> Result<PathBuf> {
     let job = newest(name);
+    let path = job.path();
+    build_all(vec![job])?;
+    Ok(path)
+}
+
+/// One program, plain, by Go `version`, for this machine; gives its path.
+pub fn build_with(name: &str, version: &str) -> Result<PathBuf> {
+    let job = Job { version: version.to_string(), ..newest(name) };
     let path = job.path();
     build_all(vec![job])?;
     Ok(path)

@@ -137,14 +137,14 @@ impl Counts {
 
 /// A program by another Go compiler, which gotracer must refuse by name.
 fn gccgo_program() -> Result<()> {
-    if !on_path("gccgo") {
-        if let Err(error) = toolchains::install_debian_packages(&["gccgo"], "the test of what gccgo builds") {
-            if in_ci() {
-                return Err(error);
-            }
-            say(format!("WARNING: one test will be SKIPPED: {error:#}"));
-            return Ok(());
+    if !on_path("gccgo")
+        && let Err(error) = toolchains::install_debian_packages(&["gccgo"], "the test of what gccgo builds")
+    {
+        if in_ci() {
+            return Err(error);
         }
+        say(format!("WARNING: one test will be SKIPPED: {error:#}"));
+        return Ok(());
     }
     programs::build_gccgo()
 }

@@ -17,7 +17,11 @@ var (
 	waiters  = report.New(1 << 12)
 	starters = report.New(1 << 12)
 	children = report.New(1 << 12)
+	stuck    = report.New(1 << 12)
 )
+
+// Each takes so many bytes a call that together their stacks end at every few bytes.
+var allFrames = []func(depth int, bottom func(chan int) int, c chan int) int{small, medium, large}
 
 func main() {
 	flag.Parse()
@@ -28,7 +32,7 @@ func main() {
 
 	before := runtime.NumGoroutine()
 	var waiting []chan int
-	for _, frames := range []func(depth int, bottom func(chan int) int, c chan int) int{small, medium, large} {
+	for _, frames := range allFrames {
 		for depth := 0; depth < *depths; depth++ {
 			frames, depth, c := frames, depth, make(chan int)
 			waiting = append(waiting, c)
@@ -52,14 +56,43 @@ func main() {
 		}
 	}
 	for round := 0; round < 2; round++ {
-		waiters.AwaitParked("main.wait", len(waiting))
+		waiters.AwaitParked(len(waiting), "main.wait")
 		for _, c := range waiting {
 			c <- round
 		}
 	}
 	report.AwaitNumGoroutine(before)
-	report.Tally(waiters, starters, children)
+
+	for _, frames := range allFrames {
+		for depth := 0; depth < *depths; depth++ {
+			frames, depth := frames, depth
+			bottom := receiveNil
+			if depth%2 == 0 {
+				bottom = selectForever
+			}
+			stuck.Next()
+			go func() {
+				stuck.Enter()
+				frames(depth, bottom, nil)
+			}()
+		}
+	}
+	stuck.AwaitParked(len(waiting), "main.receiveNil", "main.selectForever")
+	report.Tally(waiters, starters, children, stuck)
 	report.Await("quit")
+}
+
+// Receiving from a channel first calls what has the same need of stack as gopark, which so never grows it. These two
+// come to gopark at once, and stay there.
+
+//go:noinline
+func receiveNil(c chan int) int {
+	return <-c
+}
+
+//go:noinline
+func selectForever(chan int) int {
+	select {}
 }
 
 // wait parks twice: where the stack may have to grow for it, and where it has grown.
@@ -83,8 +116,6 @@ func child() {
 	children.Enter()
 	children.Leave()
 }
-
-// The frames differ in size, so that together they end at every few bytes.
 
 //go:noinline
 func small(depth int, bottom func(chan int) int, c chan int) int {

@@ -50,7 +50,7 @@ func startIdle(function string, wait func()) *report.Site {
 		site.Next()
 		go enterAndWait(site, wait)
 	}
-	site.AwaitParked(function, *n)
+	site.AwaitParked(*n, function)
 	return site
 }
 

@@ -33,8 +33,8 @@ func main() {
 		go endUnlocked(unlocked, d)
 	}
 	for round := 0; round < *rounds; round++ {
-		locked.AwaitParked("main.endLocked", *workers)
-		unlocked.AwaitParked("main.endUnlocked", *workers)
+		locked.AwaitParked(*workers, "main.endLocked")
+		unlocked.AwaitParked(*workers, "main.endUnlocked")
 		for _, c := range channels {
 			c <- round
 		}

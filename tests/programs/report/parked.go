@@ -7,19 +7,20 @@ import (
 	"time"
 )
 
-// AwaitParked waits until n goroutines with a frame of function on their stack are parked, by the runtime's own
-// traceback of all goroutines, and counts one park for each. What the caller then does may wake each of them once.
+// AwaitParked waits until n goroutines with a frame of one of the functions on their stack are parked, by the
+// runtime's own traceback of all goroutines, and counts one park for each. What the caller then does may wake each of
+// them once.
 //
 // This is what makes a count of parks exact: a goroutine that is seen waiting has parked, and parks again only after
 // main has woken it.
-func (s *Site) AwaitParked(function string, n int) {
+func (s *Site) AwaitParked(n int, functions ...string) {
 	var seen string
 	ok := poll(func() bool {
 		reasons := map[string]int64{}
 		seen = allStacks()
 		parked := 0
 		for _, block := range strings.Split(seen, "\n\n") {
-			if !strings.Contains(block, "\n"+function+"(") {
+			if !onStack(block, functions) {
 				continue
 			}
 			s.checkCreatedBy(block)
@@ -38,8 +39,17 @@ func (s *Site) AwaitParked(function string, n int) {
 		return true
 	})
 	if !ok {
-		Fail("%d goroutines in %s were awaited parked:\n%s", n, function, seen)
+		Fail("%d goroutines in %v were awaited parked:\n%s", n, functions, seen)
 	}
+}
+
+func onStack(block string, functions []string) bool {
+	for _, function := range functions {
+		if strings.Contains(block, "\n"+function+"(") {
+			return true
+		}
+	}
+	return false
 }
 
 // AwaitNumGoroutine waits until as many goroutines exist as there should be: those that ended have gone all the way.

@@ -188,7 +188,7 @@ func emptySelect() *report.Site {
 		site.Next()
 		go selectForever(site)
 	}
-	site.AwaitParked("main.selectForever", *workers)
+	site.AwaitParked(*workers, "main.selectForever")
 	return site
 }
 
@@ -204,7 +204,7 @@ func nilChannel() *report.Site {
 		site.Next()
 		go receiveNil(site, nil)
 	}
-	site.AwaitParked("main.receiveNil", *workers)
+	site.AwaitParked(*workers, "main.receiveNil")
 	return site
 }
 

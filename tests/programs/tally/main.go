@@ -51,7 +51,7 @@ func main() {
 // release wakes each of the site's goroutines once a round, and only those that are seen to be parked.
 func release(site *report.Site, function string, wake func(worker, round int)) {
 	for round := 0; round < *rounds; round++ {
-		site.AwaitParked(function, *workers)
+		site.AwaitParked(*workers, function)
 		for worker := 0; worker < *workers; worker++ {
 			wake(worker, round)
 		}

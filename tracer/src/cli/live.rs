@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::{Failure, parse_duration};
+use crate::goroutines::MergeReport;
 use crate::output::{EventName, Filter, json, summary, text};
 use crate::session::{Progress, Session};
 use crate::units::Goid;
@@ -62,6 +63,17 @@ fn announce(session: &Session) {
     eprintln!("tracing process {} with {} probes", session.pid(), session.probes());
 }
 
+/// Tells on stderr what a reading of the goroutines changed, where that is worth knowing.
+fn tell_merge(report: MergeReport) {
+    let MergeReport { added, corrected, ended_unseen, .. } = report;
+    log::info!("{added} older goroutines were found in the process's memory");
+    if corrected + ended_unseen > 0 {
+        eprintln!(
+            "repaired after lost events: {corrected} states corrected, {ended_unseen} goroutines had ended unseen"
+        );
+    }
+}
+
 /// Prints the events of `session` until its end, then the summary.
 ///
 /// `begin` is called when everything is ready: from there on nothing is missed and a signal ends it cleanly.
@@ -86,6 +98,7 @@ pub(super) async fn follow<T>(
         tokio::select! {
             progress = session.next(INTERVAL, &mut events) => match progress? {
                 Progress::Running => {}
+                Progress::Merged(report) => tell_merge(report),
                 Progress::Followed => announce(&session),
                 Progress::Ended(end) => ended = Some(end),
             },

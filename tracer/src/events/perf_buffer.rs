@@ -114,8 +114,8 @@ impl PerfBuffer {
         Ok(buffer)
     }
 
-    /// Hands each sample that waits to `sample`, then gives the room back.
-    pub fn drain(&mut self, mut sample: impl FnMut(&[u8])) {
+    /// Hands each sample that waits to `sample`, then gives the room back. Returns how full it was, from 0 to 1.
+    pub fn drain(&mut self, mut sample: impl FnMut(&[u8])) -> f64 {
         // SAFETY: the two counters lie in the control page, aligned; the kernel shares them by these atomics.
         let (head, tail) = unsafe {
             let head = self.base.add(DATA_HEAD).cast::<AtomicU64>().as_ref();
@@ -123,6 +123,7 @@ impl PerfBuffer {
         };
         let end = head.load(Ordering::Acquire);
         let mut at = tail.load(Ordering::Relaxed);
+        let full = (end - at) as f64 / self.ring_bytes as f64;
         while at != end {
             // A record's header never wraps: records are multiples of 8 bytes, and so is the ring.
             let header = self.bytes(at, HEADER_BYTES);
@@ -143,6 +144,7 @@ impl PerfBuffer {
             at += size as u64;
         }
         tail.store(end, Ordering::Release);
+        full
     }
 
     /// `len` bytes of the ring from position `at`; they must not wrap.

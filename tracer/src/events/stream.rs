@@ -68,7 +68,7 @@ pub struct EventStream {
     /// What [`Self::counts`] said at the last drain, by cause and CPU.
     counted: [Vec<u64>; wire::COUNTS as usize],
     order: TimeOrder,
-    batch: Vec<Event>,
+    fullest: f64,
     /// Kept for the kernel's sake: the perf buffers are entries of this map.
     _events: MapData,
 }
@@ -98,7 +98,7 @@ impl EventStream {
             counts,
             counted: Default::default(),
             order: TimeOrder::new(),
-            batch: Vec::new(),
+            fullest: 0.0,
             _events: events,
         };
         let mut none = Vec::new();
@@ -106,32 +106,38 @@ impl EventStream {
         Ok(stream)
     }
 
-    /// Waits for a watermark, or for `interval` at most, then gives what has happened up to now.
+    /// Waits for a watermark, or for `interval` at most, then appends to `events` what has happened up to now.
     ///
     /// # Errors
     ///
     /// If the kernel cannot be asked, or sent what is not an event.
-    pub async fn next_batch(&mut self, interval: Duration) -> Result<&[Event], StreamError> {
+    pub async fn next_batch(&mut self, interval: Duration, events: &mut Vec<Event>) -> Result<(), StreamError> {
         match tokio::time::timeout(interval, self.watermark()).await {
             Ok(waited) => waited.map_err(StreamError::Wait)?,
             Err(_elapsed) => {}
         }
-        self.drain(Some(now()))
+        self.drain(Some(now()), events)
     }
 
-    /// Gives all that is left. No event may be under way any more: probes are detached, or their process is gone.
+    /// Appends to `events` all that is left. No event may be under way any more: probes are detached, or their process is gone.
     ///
     /// # Errors
     ///
     /// As [`Self::next_batch`].
-    pub fn finish(&mut self) -> Result<&[Event], StreamError> {
-        self.drain(None)
+    pub fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), StreamError> {
+        self.drain(None, events)
     }
 
     /// Events that came after a later one had been released; see [`order`](super::order).
     #[must_use]
     pub fn late(&self) -> u64 {
         self.order.late()
+    }
+
+    /// How full the fullest buffer was ever found when it was drained, from 0 to 1.
+    #[must_use]
+    pub fn fullest(&self) -> f64 {
+        self.fullest
     }
 
     /// Until one CPU's buffer has reached its watermark.
@@ -150,35 +156,29 @@ impl EventStream {
         .await
     }
 
-    fn drain(&mut self, until: Option<MonotonicNs>) -> Result<&[Event], StreamError> {
+    fn drain(&mut self, until: Option<MonotonicNs>, events: &mut Vec<Event>) -> Result<(), StreamError> {
         let mut failed = None;
         for (index, (_, buffer)) in (0..).zip(&mut self.buffers) {
-            buffer.get_mut().drain(|sample| match decode(sample) {
+            let found = buffer.get_mut().drain(|sample| match decode(sample) {
                 Ok(event) => self.order.push(index, event),
                 Err(error) => failed = Some(error),
             });
+            self.fullest = self.fullest.max(found);
         }
         if let Some(error) = failed {
             return Err(StreamError::Wire(error));
         }
-        self.batch.clear();
-        let released = match until {
+        events.extend_from_slice(match until {
             Some(begin) => self.order.release(begin),
             None => self.order.finish(),
-        };
-        self.batch.extend_from_slice(released);
-        let mut batch = std::mem::take(&mut self.batch);
-        let noticed = until.unwrap_or_else(now);
-        let counted = self.losses(noticed, &mut batch);
-        self.batch = batch;
-        counted?;
-        Ok(&self.batch)
+        });
+        self.losses(until.unwrap_or_else(now), events)
     }
 
     /// Appends what the kernel programs have counted as lost since the last call.
     ///
     /// The counters alone are used, not the buffers' own `PERF_RECORD_LOST`, which comes only with a later event.
-    fn losses(&mut self, time: MonotonicNs, batch: &mut Vec<Event>) -> Result<(), StreamError> {
+    fn losses(&mut self, time: MonotonicNs, events: &mut Vec<Event>) -> Result<(), StreamError> {
         const CAUSES: [(u32, LossCause); wire::COUNTS as usize] = [
             (wire::COUNT_NO_SPACE, LossCause::BufferFull),
             (wire::COUNT_NO_BUFFER, LossCause::NoBuffer),
@@ -189,7 +189,7 @@ impl EventStream {
             before.resize(now.len(), 0);
             for (cpu, (now, before)) in (0..).zip(now.iter().zip(before)) {
                 if *now > *before {
-                    batch.push(Event::Lost { time, cpu, count: *now - *before, cause });
+                    events.push(Event::Lost { time, cpu, count: *now - *before, cause });
                 }
                 *before = *now;
             }

@@ -181,7 +181,7 @@ impl Builder {
         let mut ids = Vec::new();
         let mut lines = Vec::new();
         for frame in frames.iter().filter(|frame| frame.function != "runtime.goexit") {
-            let name = if frame.function == "panic" { "runtime.gopanic" } else { frame.function };
+            let name = if frame.function == "panic" { "runtime.gopanic" } else { &*frame.function };
             lines.push((self.function(name, frame.file, frame.start_line), frame.line));
             if !frame.inlined {
                 // The address of the call, not of what follows it.

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::text::place;
 use super::{Names, SiteName};
+use crate::go_runtime::Owner;
 use crate::session::{End, Session};
 use crate::units::Pid;
 
@@ -29,15 +30,17 @@ pub struct Summary {
     pub blocked: u64,
     /// Times that a goroutine was given a thread.
     pub running: u64,
-    /// Goroutines alive at the end, as far as they were seen.
+    /// Goroutines alive at the end: what `runtime.NumGoroutine` says, which leaves out the runtime's own.
     pub live: u64,
+    /// The runtime's own goroutines alive at the end.
+    pub system: u64,
     /// Goroutines that were there before they were first seen.
     pub first_seen: u64,
     /// Events that did not reach us. If this is not 0, every figure here is a lower bound.
     pub lost: u64,
     /// Events that came so late that they were printed out of order.
     pub late: u64,
-    /// By `go` statement and start function; most created first.
+    /// By `go` statement and start function; most live first.
     pub sites: Vec<SiteSummary>,
 }
 
@@ -48,6 +51,8 @@ pub struct SiteSummary {
     pub site: SiteName,
     /// The function that runs in the goroutine.
     pub start: Arc<str>,
+    /// Whether these are goroutines of the Go runtime itself.
+    pub system: bool,
     /// Goroutines seen at their creation.
     pub created: u64,
     /// Goroutines seen at their end.
@@ -93,6 +98,7 @@ impl Summary {
                 };
                 SiteSummary {
                     site: name,
+                    system: Owner::of(&start).is_system(),
                     start,
                     created: site.created,
                     exited: site.exited,
@@ -101,7 +107,8 @@ impl Summary {
                 }
             })
             .collect();
-        sites.sort_by(|a, b| (b.created, b.live, b.blocked).cmp(&(a.created, a.live, a.blocked)));
+        let system = sites.iter().filter(|site| site.system).map(|site| site.live).sum();
+        sites.sort_by_key(|site| std::cmp::Reverse((site.live, site.created, site.blocked)));
         Self {
             pid: table.pid(),
             go_version,
@@ -115,7 +122,8 @@ impl Summary {
             exited: totals.exited,
             blocked: totals.blocked,
             running: totals.running,
-            live: table.live().total(),
+            live: table.live().total() - system,
+            system,
             first_seen: totals.first_seen,
             lost: totals.lost,
             late,
@@ -138,14 +146,8 @@ impl Summary {
         writeln!(out, "process {} traced for {:.1} s; {how}", self.pid, self.seconds)?;
         writeln!(
             out,
-            "{} created, {} exited, {} blocked, {} running; {} live, {} of them older than the trace; {} events lost",
-            self.created,
-            self.exited,
-            self.blocked,
-            self.running,
-            self.live,
-            self.first_seen.min(self.live),
-            self.lost
+            "{} created, {} exited, {} blocked, {} running; {} live, and {} of the runtime's own; {} events lost",
+            self.created, self.exited, self.blocked, self.running, self.live, self.system, self.lost
         )?;
         if self.lost > 0 {
             writeln!(out, "events were lost, so every figure is a lower bound")?;

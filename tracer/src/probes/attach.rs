@@ -36,7 +36,7 @@ const _: u32 = ARCH_X86_64 ^ ARCH_ARM64;
 pub enum AttachError {
     /// The object was refused.
     #[error("this kernel does not take gotracer's programs; `gotracer doctor` tells what is missing")]
-    Load(#[source] EbpfError),
+    Load(#[source] Box<EbpfError>),
     /// One program was refused.
     #[error("this kernel does not take the program {program}; `gotracer doctor` tells what is missing")]
     Program {
@@ -44,7 +44,7 @@ pub enum AttachError {
         program: &'static str,
         /// Why.
         #[source]
-        source: ProgramError,
+        source: Box<ProgramError>,
     },
     /// No permission for bpf(2).
     #[error("no permission to use eBPF: run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE")]
@@ -68,7 +68,7 @@ pub enum AttachError {
         instruction: String,
         /// Why.
         #[source]
-        source: ProgramError,
+        source: Box<ProgramError>,
     },
     /// A map could not be used.
     #[error("the kernel refused an operation on the map {map}")]
@@ -77,7 +77,7 @@ pub enum AttachError {
         map: &'static str,
         /// Why.
         #[source]
-        source: aya::maps::MapError,
+        source: Box<aya::maps::MapError>,
     },
 }
 
@@ -138,16 +138,18 @@ impl KernelPrograms {
             .override_global("ARCH", &ARCH, true)
             .override_global(aya_log::LEVEL, &log_level(), false)
             .load(OBJECT)
-            .map_err(|error| if is_permission(&error) { AttachError::Permission } else { AttachError::Load(error) })?;
+            .map_err(|error| {
+                if is_permission(&error) { AttachError::Permission } else { AttachError::Load(Box::new(error)) }
+            })?;
         let targets = ebpf.take_map("TARGETS").ok_or_else(|| missing("TARGETS"))?;
-        let targets = HashMap::try_from(targets).map_err(|source| AttachError::Map { map: "TARGETS", source })?;
+        let targets = HashMap::try_from(targets).map_err(map_error("TARGETS"))?;
         let counts = ebpf.take_map("COUNTS").ok_or_else(|| missing("COUNTS"))?;
-        let counts = PerCpuArray::try_from(counts).map_err(|source| AttachError::Map { map: "COUNTS", source })?;
+        let counts = PerCpuArray::try_from(counts).map_err(map_error("COUNTS"))?;
         let events = match ebpf.take_map("EVENTS") {
             Some(aya::maps::Map::PerfEventArray(data)) => data,
             _ => return Err(missing("EVENTS")),
         };
-        let exec = attach_exec(&mut ebpf).map_err(|source| AttachError::Program { program: "process_exec", source })?;
+        let exec = attach_exec(&mut ebpf).map_err(program_error("process_exec"))?;
         let log = match log_level() {
             0 => None,
             _ => EbpfLogger::init(&mut ebpf).inspect_err(|error| log::warn!("no log of kernel programs: {error}")).ok(),
@@ -175,7 +177,7 @@ impl KernelPrograms {
         placements: impl IntoIterator<Item = &'p Placement>,
     ) -> Result<Probes, AttachError> {
         let scope = NonZeroU32::new(pid.0).map_or(UProbeScope::CallingProcess, UProbeScope::OneProcess);
-        self.targets.insert(pid.0, Entry(entry), 0).map_err(|source| AttachError::Map { map: "TARGETS", source })?;
+        self.targets.insert(pid.0, Entry(entry), 0).map_err(map_error("TARGETS"))?;
         let mut probes = Probes { pid, links: Vec::new() };
         for placement in placements {
             let program = self.uprobe(placement.program)?;
@@ -203,15 +205,15 @@ impl KernelPrograms {
         drop(probes);
         match forgotten {
             Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
-            Err(source) => Err(AttachError::Map { map: "TARGETS", source }),
+            Err(error) => Err(map_error("TARGETS")(error)),
         }
     }
 
     /// A program of the object, loaded when it is first needed.
     fn uprobe(&mut self, name: &'static str) -> Result<&mut UProbe, AttachError> {
-        let refused = |source| AttachError::Program { program: name, source };
+        let refused = program_error(name);
         let program = self.ebpf.program_mut(name).ok_or_else(|| refused(ProgramError::NotLoaded))?;
-        let program: &mut UProbe = program.try_into().map_err(refused)?;
+        let program: &mut UProbe = program.try_into().map_err(&refused)?;
         if program.fd().is_err() {
             program.load().map_err(refused)?;
         }
@@ -227,8 +229,16 @@ fn attach_exec(ebpf: &mut Ebpf) -> Result<RawTracePointLink, ProgramError> {
     program.take_link(id)
 }
 
+fn map_error(map: &'static str) -> impl FnOnce(aya::maps::MapError) -> AttachError {
+    move |source| AttachError::Map { map, source: Box::new(source) }
+}
+
+fn program_error(program: &'static str) -> impl Fn(ProgramError) -> AttachError {
+    move |source| AttachError::Program { program, source: Box::new(source) }
+}
+
 fn missing(map: &'static str) -> AttachError {
-    AttachError::Load(EbpfError::MapError(aya::maps::MapError::InvalidName { name: map.to_owned() }))
+    AttachError::Load(Box::new(EbpfError::MapError(aya::maps::MapError::InvalidName { name: map.to_owned() })))
 }
 
 /// What the kernel programs log: nothing, unless somebody listens.
@@ -254,6 +264,6 @@ fn attach_error(pid: Pid, placement: &Placement, source: ProgramError) -> Attach
         function: placement.function,
         into_function: placement.into_function,
         instruction: placement.instruction.clone(),
-        source,
+        source: Box::new(source),
     }
 }

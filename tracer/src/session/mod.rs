@@ -3,18 +3,22 @@
 //! In: a process. Out, batch by batch: its events, already in the [`GoroutineTable`]; in the end, what ended it.
 //! Follows the process through `execve`. Must not know how anything is printed.
 
+mod seed;
+
 use std::path::Path;
 use std::time::Duration;
 
 use crate::binary::Binary;
 use crate::events::{Event, EventStream, StreamError, Transition, now};
 use crate::go_runtime::Layout;
-use crate::goroutines::GoroutineTable;
+use crate::goroutines::{GoroutineTable, MergeReport};
 use crate::probes::catalogue::PROBES;
 use crate::probes::{AttachError, KernelPrograms, Probes, Verdict, place};
 use crate::process::{Process, ProcessError};
 use crate::target::{Program, Target, TargetError, TargetNames};
 use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
+
+use seed::{Seeding, Subject};
 
 /// Why a session cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +67,8 @@ impl From<ProcessError> for SessionError {
 pub enum Progress {
     /// On.
     Running,
+    /// On, and the goroutines that were read from the target's memory are in the table now.
+    Merged(MergeReport),
     /// The process had replaced its program; the new one is attached to. There are no events with this.
     Followed,
     /// To its end.
@@ -97,6 +103,8 @@ pub struct Session {
     replaced: bool,
     /// Events that have been read and not given out yet.
     pending: Vec<Event>,
+    /// How far we are with the goroutines that are older than the probes.
+    seeding: Seeding,
 }
 
 impl Session {
@@ -141,9 +149,13 @@ impl Session {
             starting,
             replaced: false,
             pending: Vec::new(),
+            seeding: Seeding::rest(),
         };
         session.attach_probes()?;
         session.started = now();
+        if !starting {
+            session.seeding = Seeding::begin(&mut session.table);
+        }
         Ok(session)
     }
 
@@ -191,6 +203,12 @@ impl Session {
         self.stream.late()
     }
 
+    /// How full the fullest buffer was ever found.
+    #[must_use]
+    pub fn fullest(&self) -> f64 {
+        self.stream.fullest()
+    }
+
     /// Nanoseconds from the moment at which all probes were attached to the end, or to now.
     #[must_use]
     pub fn duration_ns(&self) -> u64 {
@@ -228,25 +246,37 @@ impl Session {
                 Err(error) => Progress::Ended(End::Replaced(Box::new(error))),
             });
         }
+        let from = events.len();
         if self.pending.is_empty() {
             let Some(target) = &self.target else { return Ok(Progress::Ended(End::Exited)) };
+            self.seeding.advance(&mut self.table, || subject(target));
             let pid = target.process().pid();
-            let exited = tokio::select! {
-                batch = self.stream.next_batch(interval) => {
-                    // What the first probes saw before the last was attached is half of a story.
-                    self.pending.extend(batch?.iter().filter(|event| event.time() >= self.started));
-                    None
+            tokio::select! {
+                read = self.stream.next_batch(interval, events) => read?,
+                exited = target.process().exited() => {
+                    exited.map_err(|source| SessionError::Wait { pid, source })?;
+                    self.ended = Some(now());
+                    return Ok(Progress::Ended(End::Exited));
                 }
-                exited = target.process().exited() => Some(exited),
-            };
-            if let Some(exited) = exited {
-                exited.map_err(|source| SessionError::Wait { pid, source })?;
-                self.ended = Some(now());
-                return Ok(Progress::Ended(End::Exited));
+                read = self.seeding.read() => {
+                    self.seeding.take(read);
+                    return Ok(Progress::Running);
+                }
             }
+            // What the first probes saw before the last was attached is half of a story.
+            if events.get(from).is_some_and(|event| event.time() < self.started) {
+                keep(events, from, |event| event.time() >= self.started);
+            }
+        } else {
+            events.append(&mut self.pending);
         }
         self.programs.flush_log();
-        self.take_in(events);
+        self.take_in(events, from);
+        if self.pending.is_empty()
+            && let Some(report) = self.seeding.merge(&mut self.table)
+        {
+            return Ok(Progress::Merged(report));
+        }
         Ok(Progress::Running)
     }
 
@@ -262,29 +292,34 @@ impl Session {
         if let Some(probes) = self.probes.take() {
             self.programs.detach(probes)?;
         }
-        let left = self.stream.finish()?.iter();
-        self.pending.extend(left.filter(|event| (self.started..=ended).contains(&event.time())));
+        let mut from = events.len();
+        events.append(&mut self.pending);
+        self.stream.finish(events)?;
+        keep(events, from, |event| (self.started..=ended).contains(&event.time()));
+        self.take_in(events, from);
         while !self.pending.is_empty() {
-            self.take_in(events);
+            from = events.len();
+            events.append(&mut self.pending);
+            self.take_in(events, from);
         }
         Ok(())
     }
 
-    /// Moves pending events into the table and to `events`: all, or up to the first `execve`, behind which addresses
-    /// have other names.
-    fn take_in(&mut self, events: &mut Vec<Event>) {
-        if self.starting && self.pending.first().is_some_and(|event| matches!(event, Event::Exec { .. })) {
+    /// Takes `events` into the table, from the one at `from` on: all, or up to the first `execve`, behind which addresses
+    /// have other names; the rest is pending.
+    fn take_in(&mut self, events: &mut Vec<Event>, from: usize) {
+        if self.starting && matches!(events.get(from), Some(Event::Exec { .. })) {
             // The program's own start: nothing was before it.
             self.starting = false;
-            self.pending.remove(0);
+            events.remove(from);
             self.locate(None);
         }
-        let exec = self.pending.iter().position(|event| matches!(event, Event::Exec { .. }));
-        let rest = self.pending.split_off(exec.map_or(self.pending.len(), |at| at + 1));
-        let now = std::mem::replace(&mut self.pending, rest);
-        self.replaced |= exec.is_some();
-        self.apply(&now);
-        events.extend_from_slice(&now);
+        let new = events.get(from..).unwrap_or_default();
+        if let Some(at) = new.iter().position(|event| matches!(event, Event::Exec { .. })) {
+            self.replaced = true;
+            self.pending = events.split_off(from + at + 1);
+        }
+        self.apply(events.get(from..).unwrap_or_default());
     }
 
     fn apply(&mut self, events: &[Event]) {
@@ -323,8 +358,29 @@ impl Session {
         self.verdicts = verdicts(target.program())?;
         self.names.push(TargetNames::new(target.program().clone(), target.bias()));
         self.target = Some(target);
-        self.attach_probes()
+        self.attach_probes()?;
+        self.seeding = Seeding::begin(&mut self.table);
+        Ok(())
     }
+}
+
+/// Drops those of `events`, from the one at `from` on, that are not `wanted`.
+fn keep(events: &mut Vec<Event>, from: usize, wanted: impl Fn(&Event) -> bool) {
+    let mut index = 0;
+    events.retain(|event| {
+        index += 1;
+        index <= from || wanted(event)
+    });
+}
+
+/// What to read of `target`, once it is known where it is loaded.
+fn subject(target: &Target) -> Option<Subject> {
+    Some(Subject {
+        pid: target.process().pid(),
+        start_ticks: target.process().start_ticks(),
+        program: target.program().clone(),
+        bias: target.bias()?,
+    })
 }
 
 /// Where each probe goes.
@@ -345,7 +401,8 @@ fn verdicts(program: &Program) -> Result<Vec<Verdict>, SessionError> {
 }
 
 /// What the kernel programs must know of a runtime.
-fn entry(program: &Program) -> gotracer_ebpf::Target {
+#[must_use]
+pub fn entry(program: &Program) -> gotracer_ebpf::Target {
     let Layout { g, m, .. } = program.layout.as_ref();
     gotracer_ebpf::Target {
         g_goid: g.goid.offset,

@@ -7,11 +7,13 @@
 
 use super::{SnapshotError, Source};
 use crate::go_runtime::Variable;
-use crate::process::memory::MemoryError;
+use crate::process::memory::{MemoryError, ReadMemory};
 use crate::units::RemoteAddr;
 
 /// g structs read at most: 16 million, 8 GB in the target.
 pub(super) const LIMIT: usize = 1 << 24;
+/// Words read at a time: a length that is a lie costs no more memory than this.
+const PIECE: usize = 1 << 20;
 /// How often the list may move under us.
 const ATTEMPTS: usize = 10;
 
@@ -34,17 +36,27 @@ pub(super) fn read(source: &Source<'_>) -> Result<AllGs, SnapshotError> {
             return Err(SnapshotError::Corrupt { why });
         }
         let len = usize::try_from(listed).unwrap_or(usize::MAX).min(LIMIT);
-        let bytes = match source.memory.bytes(RemoteAddr(pointer), len * 8) {
-            Ok(bytes) => bytes,
+        let words = match words(source.memory, RemoteAddr(pointer), len) {
+            Ok(words) => words,
             Err(MemoryError::Missing { .. }) if source.memory.word(pointer_at)? != pointer => continue,
             Err(error) => return Err(error.into()),
         };
         if source.memory.word(pointer_at)? != pointer {
             continue;
         }
-        let words = bytes.chunks_exact(8).filter_map(|word| word.first_chunk().map(|w| u64::from_le_bytes(*w)));
-        let addresses = words.filter(|&g| g != 0 && g % 8 == 0).map(RemoteAddr).collect();
+        let addresses = words.into_iter().filter(|&g| g != 0 && g % 8 == 0).map(RemoteAddr).collect();
         return Ok(AllGs { addresses, beyond: (listed > LIMIT as u64).then_some(listed) });
     }
     Err(SnapshotError::Corrupt { why: "it moved each time it was read".to_owned() })
+}
+
+/// `len` words from `start`.
+fn words(memory: &dyn ReadMemory, start: RemoteAddr, len: usize) -> Result<Vec<u64>, MemoryError> {
+    let mut words = Vec::new();
+    while words.len() < len {
+        let at = RemoteAddr(start.0.wrapping_add(8 * words.len() as u64));
+        let bytes = memory.bytes(at, (len - words.len()).min(PIECE) * 8)?;
+        words.extend(bytes.chunks_exact(8).filter_map(|word| word.first_chunk().map(|w| u64::from_le_bytes(*w))));
+    }
+    Ok(words)
 }

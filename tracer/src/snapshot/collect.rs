@@ -251,8 +251,7 @@ impl<'a> Worker<'a> {
             hi: raw.stack_hi.min(registers.sp.saturating_add(STACK_LIMIT)),
         };
         let arch: Arch = self.source.binary.arch();
-        let end =
-            walk(registers, arch, &mut reader, &mut self.rules, |pc| frames.push(bias.pc(RemoteAddr(pc))));
+        let end = walk(registers, arch, &mut reader, &mut self.rules, |pc| frames.push(bias.pc(RemoteAddr(pc))));
         (end, !reader.later.is_empty())
     }
 

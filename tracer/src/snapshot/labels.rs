@@ -26,10 +26,7 @@ const IN_USE: u8 = 5;
 pub(super) type LabelSet = Vec<(String, String)>;
 
 /// Reads the label sets at `addresses`; 0 is none. Those that cannot be read are left out.
-pub(super) fn read(
-    source: &Source<'_>,
-    addresses: impl Iterator<Item = RemoteAddr>,
-) -> HashMap<RemoteAddr, LabelSet> {
+pub(super) fn read(source: &Source<'_>, addresses: impl Iterator<Item = RemoteAddr>) -> HashMap<RemoteAddr, LabelSet> {
     let mut sets = HashMap::new();
     for address in addresses.filter(|address| address.0 != 0) {
         if sets.len() >= SET_LIMIT {

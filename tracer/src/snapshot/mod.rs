@@ -8,6 +8,7 @@
 //! stopped: what changes between two reads is read again, and what goes on moving is marked ([`Goroutine::moved`]).
 
 mod allgs;
+mod ancestors;
 mod collect;
 mod labels;
 mod raw;
@@ -26,6 +27,7 @@ use crate::process::memory::{MemoryError, ReadMemory};
 use crate::target::LoadBias;
 use crate::units::{Goid, MonotonicNs, Pc, RemoteAddr};
 
+pub use ancestors::Ancestor;
 pub use sites::{SiteUse, Spread, site_uses};
 pub use stacks::{Stack, StackId, Stacks};
 pub use stats::{GcPause, RuntimeStats};
@@ -65,6 +67,9 @@ pub enum SnapshotError {
     /// The memory.
     #[error("cannot read the goroutines: {0}")]
     Memory(#[from] MemoryError),
+    /// The memory is of another program.
+    #[error("the memory is not of this program: where its module data should be there is something else")]
+    OtherProgram,
     /// The list of goroutines makes no sense.
     #[error("the list of goroutines makes no sense ({why}); is this the program that the process runs?")]
     Corrupt {
@@ -209,6 +214,7 @@ pub struct Snapshot {
     pub stacks: Stacks,
     waits: Vec<Wait>,
     labels: HashMap<RemoteAddr, Vec<(String, String)>>,
+    ancestors: HashMap<RemoteAddr, Vec<Ancestor>>,
     /// When reading began, on the target's monotonic clock; `None` where time stands still.
     pub taken_from: Option<MonotonicNs>,
     /// When it ended.
@@ -230,6 +236,12 @@ impl Snapshot {
     #[must_use]
     pub fn labels(&self, goroutine: &Goroutine) -> Option<&[(String, String)]> {
         self.labels.get(&goroutine.labels).map(Vec::as_slice)
+    }
+
+    /// Who created `goroutine`, and who created them, with GODEBUG=tracebackancestors; else nobody.
+    #[must_use]
+    pub fn ancestors(&self, goroutine: &Goroutine) -> &[Ancestor] {
+        self.ancestors.get(&goroutine.ancestors).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// The stack of `goroutine`, if it was read.
@@ -272,6 +284,9 @@ pub fn take(source: &Source<'_>) -> Result<Snapshot, SnapshotError> {
 /// As [`take`].
 pub fn take_with(source: &Source<'_>, threads: usize) -> Result<Snapshot, SnapshotError> {
     let taken_from = source.memory.now();
+    if !source.is_of_this_program() {
+        return Err(SnapshotError::OtherProgram);
+    }
     let list = allgs::read(source)?;
     let (found, error) = collect::collect(source, &list.addresses, threads);
     let mut snapshot = Snapshot { taken_from, listed: list.addresses.len(), ..Snapshot::default() };
@@ -281,6 +296,7 @@ pub fn take_with(source: &Source<'_>, threads: usize) -> Result<Snapshot, Snapsh
     }
     snapshot.goroutines.sort_unstable_by_key(|g| g.goid);
     snapshot.taken_to = source.memory.now();
+    snapshot.ancestors = ancestors::read(source, snapshot.goroutines.iter().map(|g| g.ancestors));
     // Labels are never changed once they are set, so they need not be read in time with the rest.
     snapshot.labels = labels::read(source, snapshot.goroutines.iter().map(|g| g.labels));
     snapshot.incomplete = if let Some(error) = error {
@@ -315,6 +331,15 @@ impl Snapshot {
 }
 
 impl Source<'_> {
+    /// Whether the module data in memory speak of this binary's function table. Nothing speaks against it where they cannot
+    /// be read.
+    fn is_of_this_program(&self) -> bool {
+        let at = self.binary.module().address;
+        let found = self.memory.word(self.bias.remote(at)).ok().map(RemoteAddr);
+        let expected = self.binary.image().pointer(at).ok().map(|pc| self.bias.remote(pc));
+        found.is_none() || found == expected
+    }
+
     /// Whether Go's traceback leaves it out: `isSystemGoroutine`,
     /// <https://github.com/golang/go/blob/go1.27.3/src/runtime/traceback.go#L1481-L1522>.
     fn is_system(&self, raw: &raw::RawG, status: Status) -> bool {

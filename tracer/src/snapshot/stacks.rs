@@ -127,7 +127,8 @@ mod tests {
             let stack = frames.stack(StackEnd::Top);
             let elided = n.saturating_sub(INNER + OUTER);
             assert_eq!(stack.elided as usize, elided);
-            let expected: Vec<Pc> = (0..n).filter(|i| *i < INNER || *i >= INNER + elided).map(|i| Pc(i as u64)).collect();
+            let expected: Vec<Pc> =
+                (0..n).filter(|i| *i < INNER || *i >= INNER + elided).map(|i| Pc(i as u64)).collect();
             assert_eq!(*stack.pcs, *expected, "{n}");
         }
     }

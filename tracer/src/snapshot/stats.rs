@@ -110,7 +110,8 @@ impl RuntimeStats {
         self.gomaxprocs = read.and_then(|b| b.first_chunk().map(|b| u64::from(u32::from_le_bytes(*b))));
         let layout = &source.layout.sched;
         let Some(sched) = Copied::read(source, Variable::Sched, layout.size) else { return };
-        self.threads = sched.get(layout.mnext).zip(sched.get(layout.nmfreed)).map(|(made, freed)| made.wrapping_sub(freed));
+        self.threads =
+            sched.get(layout.mnext).zip(sched.get(layout.nmfreed)).map(|(made, freed)| made.wrapping_sub(freed));
         self.idle_threads = sched.get(layout.nmidle);
         self.idle_processors = sched.get(layout.npidle);
     }

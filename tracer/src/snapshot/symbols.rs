@@ -10,6 +10,7 @@
 //! - 1.18 to 1.20: `gentraceback`, which takes only `sigpanic` for a call that a signal inserted:
 //!   <https://github.com/golang/go/blob/go1.19.8/src/runtime/traceback.go#L380-L440>
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use hashbrown::HashMap;
@@ -22,10 +23,10 @@ use crate::units::{Goid, Pc};
 const KNOWN_LIMIT: usize = 1 << 20;
 
 /// One line of a traceback.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ShownFrame<'a> {
-    /// The function as Go prints it (`panic` for `runtime.gopanic`).
-    pub function: &'a str,
+    /// The function as Go prints it: `panic` for `runtime.gopanic`, `main.Map[...]` for `main.Map[go.shape.int]`.
+    pub function: Cow<'a, str>,
     /// The source file as the compiler was given it.
     pub file: &'a str,
     /// The line.
@@ -41,10 +42,10 @@ pub struct ShownFrame<'a> {
 }
 
 /// The end of a traceback.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CreatedBy<'a> {
     /// The function with the `go` statement.
-    pub function: &'a str,
+    pub function: Cow<'a, str>,
     /// Its source file.
     pub file: &'a str,
     /// The line of the `go` statement.
@@ -99,6 +100,12 @@ impl<'a> Symbols<'a> {
         Self { binary, minor: binary.version().minor(), wrapper, known: HashMap::new() }
     }
 
+    /// The N of Go 1.N.
+    #[must_use]
+    pub fn minor(&self) -> u16 {
+        self.minor
+    }
+
     /// The frames that Go's traceback prints, all of them (Go leaves out the middle of a stack of more than 100). The
     /// second value is the place in them at which [`Stack::elided`] more stood.
     pub fn traceback(&mut self, stack: &Stack) -> (Vec<ShownFrame<'a>>, usize) {
@@ -124,7 +131,7 @@ impl<'a> Symbols<'a> {
                 if show {
                     let within = pc.0.saturating_sub(physical.entry.0);
                     shown.push(ShownFrame {
-                        function: printed(logical.name),
+                        function: self.printed(logical.name),
                         file: logical.file,
                         line: logical.line,
                         start_line: logical.start_line,
@@ -134,15 +141,35 @@ impl<'a> Symbols<'a> {
                     });
                 }
                 if !logical.inlined {
-                    trap = if self.minor >= 21 {
-                        is_injected(logical.name)
-                    } else {
-                        logical.name == "runtime.sigpanic"
-                    };
+                    trap =
+                        if self.minor >= 21 { is_injected(logical.name) } else { logical.name == "runtime.sigpanic" };
                 }
             }
         }
         (shown, elided_at)
+    }
+
+    /// The frames of a creator's stack, as `printAncestorTracebackFuncInfo` prints them: the innermost call at each return
+    /// address itself, not at the call before it.
+    pub fn ancestor_frames(&mut self, pcs: impl Iterator<Item = Pc>) -> Vec<ShownFrame<'a>> {
+        let mut shown = Vec::new();
+        for (i, pc) in pcs.enumerate() {
+            let Some(physical) = self.physical(pc, true) else { continue };
+            let Some((innermost, outermost)) = physical.logical.first().zip(physical.logical.last()) else { continue };
+            if self.shows(outermost, i == 0, Callee::default()) {
+                let within = pc.0.saturating_sub(physical.entry.0);
+                shown.push(ShownFrame {
+                    function: self.printed(innermost.name),
+                    file: innermost.file,
+                    line: innermost.line,
+                    start_line: innermost.start_line,
+                    offset: (within > 0).then_some(within),
+                    inlined: innermost.inlined,
+                    pc,
+                });
+            }
+        }
+        shown
     }
 
     /// `printcreatedby`: <https://github.com/golang/go/blob/go1.27.3/src/runtime/traceback.go#L842-L872>.
@@ -164,7 +191,7 @@ impl<'a> Symbols<'a> {
         let (file, line) = function.line(Pc(gopc.0 - within.min(1))).unwrap_or_default();
         let offset = (within > 0).then_some(within);
         Some(CreatedBy {
-            function: printed(function.name()),
+            function: self.printed(function.name()),
             file,
             line,
             offset,
@@ -222,6 +249,14 @@ impl<'a> Symbols<'a> {
         }
     }
 
+    /// `printFuncName`. Up to Go 1.20 the types that a generic function was compiled for are printed, later not.
+    fn printed(&self, name: &'a str) -> Cow<'a, str> {
+        if name == "runtime.gopanic" {
+            return Cow::Borrowed("panic");
+        }
+        if self.minor < 21 { Cow::Borrowed(name) } else { without_types(name) }
+    }
+
     /// `isExportedRuntime`, of the name behind `runtime.`.
     fn is_exported(&self, name: &str) -> bool {
         let upper = |text: &str| text.starts_with(|c: char| c.is_ascii_uppercase());
@@ -246,7 +281,63 @@ impl Callee {
     }
 }
 
-/// `printFuncName`. What stands between brackets is `...` in pclntab already.
-fn printed(name: &str) -> &str {
-    if name == "runtime.gopanic" { "panic" } else { name }
+/// `funcNamePiecesForPrint`: <https://github.com/golang/go/blob/go1.27.3/src/runtime/traceback.go#L762-L827>. Up to Go 1.26
+/// all between the first and the last bracket goes; 1.27 has generic methods, `T[...].Method[...]`, and keeps the name
+/// between. No older program has such a name, so one rule does for all.
+fn without_types(name: &str) -> Cow<'_, str> {
+    let (Some(open), Some(close)) = (name.find('['), name.rfind(']')) else { return Cow::Borrowed(name) };
+    let Some((before, inside)) = name.get(..open).zip(name.get(open + 1..close)) else { return Cow::Borrowed(name) };
+    let after = name.get(close + 1..).unwrap_or_default();
+    // Where the first bracket is closed, and where, outside of brackets, another is opened.
+    let (mut depth, mut closed, mut reopened) = (1_i32, None, None);
+    for (at, c) in inside.char_indices() {
+        match c {
+            '[' => {
+                depth += 1;
+                if depth == 1 {
+                    reopened = Some(at);
+                    break;
+                }
+            }
+            ']' => {
+                depth -= 1;
+                if depth == 0 {
+                    closed = Some(at);
+                }
+            }
+            _ => {}
+        }
+    }
+    match (closed, reopened) {
+        (Some(closed), Some(reopened)) if closed < reopened => {
+            let between = inside.get(closed + 1..reopened).unwrap_or_default();
+            Cow::Owned(format!("{before}[...]{between}[...]{after}"))
+        }
+        (None, None) if depth == 1 => Cow::Owned(format!("{before}[...]{after}")),
+        _ => Cow::Borrowed(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_left_out_as_go_does() {
+        let cases = [
+            ("main.f", "main.f"),
+            ("main.Map[...]", "main.Map[...]"),
+            ("main.wait[go.shape.map[string]int]", "main.wait[...]"),
+            ("main.(*box[go.shape.map[string]int]).wait.func1", "main.(*box[...]).wait.func1"),
+            ("main.T[go.shape.int].M[go.shape.[]int]", "main.T[...].M[...]"),
+            ("main.][", "main.]["),
+            ("main.a]b[c]", "main.a]b[...]"),
+            ("main.a[x]]", "main.a[x]]"),
+            ("[", "["),
+            ("[\u{e4}]", "[...]"),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(without_types(name), expected, "{name}");
+        }
+    }
 }

@@ -96,6 +96,9 @@ pub(crate) fn walk(
 ) -> StackEnd {
     let uses_lr = arch == Arch::Arm64;
     let address = |word: u64| if uses_lr { word & ARM64_ADDRESS } else { word };
+    if !uses_lr {
+        at.lr = 0;
+    }
     if at.pc == 0 {
         // A call of a nil function: begin in the caller.
         let Some(word) = stack.word(at.sp) else { return StackEnd::OutOfStack };
@@ -128,8 +131,8 @@ pub(crate) fn walk(
             return StackEnd::Zero;
         }
         let Some(mut next) = rules.rule(lr) else { return StackEnd::Unknown };
-        // Stacks are walked upwards. A frame of no size is real on arm64 alone, and there once at most.
-        if fp < at.sp || (fp == at.sp && (lr == at.pc || !innermost)) {
+        // Stacks are walked upwards. A frame of no size is real on arm64 alone, for a leaf that returns by its register.
+        if fp < at.sp || (fp == at.sp && (lr == at.pc || at.lr == 0)) {
             return StackEnd::Endless;
         }
         let injected = rule.injected;
@@ -170,4 +173,126 @@ fn known(at: &mut Registers, uses_lr: bool, stack: &mut impl StackWords, rules: 
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hashbrown::HashMap;
+    use proptest::prelude::*;
+
+    #[derive(Default)]
+    struct Code(HashMap<u64, Rule>);
+
+    impl Rules for Code {
+        fn rule(&mut self, pc: u64) -> Option<Rule> {
+            self.0.get(&pc).copied()
+        }
+    }
+
+    struct Words(HashMap<u64, u64>);
+
+    impl StackWords for Words {
+        fn word(&mut self, address: u64) -> Option<u64> {
+            self.0.get(&address).copied()
+        }
+    }
+
+    const PLAIN: Rule = Rule { sp_delta: 16, top: false, writes_sp: false, injected: false };
+    const TOP: Rule = Rule { sp_delta: 0, top: true, ..PLAIN };
+
+    fn walked(at: Registers, arch: Arch, words: &[(u64, u64)], rules: &[(u64, Rule)]) -> (Vec<u64>, StackEnd) {
+        let (mut words, mut code) = (Words(words.iter().copied().collect()), Code(rules.iter().copied().collect()));
+        let mut pcs = Vec::new();
+        let end = walk(at, arch, &mut words, &mut code, |pc| pcs.push(pc));
+        (pcs, end)
+    }
+
+    fn at(pc: u64, sp: u64) -> Registers {
+        Registers { pc, sp, ..Registers::default() }
+    }
+
+    #[test]
+    fn amd64_return_addresses_stand_above_each_frame() {
+        let words = [(0x1010, 20), (0x1028, 30)];
+        let rules = [(10, PLAIN), (20, PLAIN), (30, TOP)];
+        assert_eq!(walked(at(10, 0x1000), Arch::Amd64, &words, &rules), (vec![10, 20, 30], StackEnd::Top));
+    }
+
+    #[test]
+    fn arm64_return_addresses_stand_below_each_frame_without_their_signature() {
+        let words = [(0x1000, 20 | 0xabcd << 48), (0x1010, 30)];
+        let rules = [(10, PLAIN), (20, PLAIN), (30, TOP)];
+        assert_eq!(walked(at(10, 0x1000), Arch::Arm64, &words, &rules), (vec![10, 20, 30], StackEnd::Top));
+        // A leaf without a frame returns by its register.
+        let leaf = Rule { sp_delta: 0, ..PLAIN };
+        let registers = Registers { lr: 20, ..at(10, 0x1000) };
+        let words = [(0x1000, 30)];
+        let rules = [(10, leaf), (20, PLAIN), (30, TOP)];
+        assert_eq!(walked(registers, Arch::Arm64, &words, &rules), (vec![10, 20, 30], StackEnd::Top));
+    }
+
+    #[test]
+    fn arm64_signal_handlers_leave_the_link_register_in_a_frame_of_their_own() {
+        let injected = Rule { injected: true, ..PLAIN };
+        let leaf = Rule { sp_delta: 0, ..PLAIN };
+        let words = [(0x1000, 20), (0x1010, 30), (0x1020, 40)];
+        let rules = [(10, injected), (20, leaf), (30, PLAIN), (40, TOP)];
+        assert_eq!(walked(at(10, 0x1000), Arch::Arm64, &words, &rules), (vec![10, 20, 30, 40], StackEnd::Top));
+    }
+
+    #[test]
+    fn a_call_of_nil_begins_in_its_caller() {
+        let rules = [(20, TOP)];
+        assert_eq!(walked(at(0, 0x1000), Arch::Amd64, &[(0x1000, 20)], &rules), (vec![20], StackEnd::Top));
+    }
+
+    #[test]
+    fn frame_pointers_lead_out_of_foreign_code() {
+        let registers = Registers { bp: 0x1010, ..at(999, 0x1000) };
+        let words = [(0x1010, 0x1030), (0x1018, 998), (0x1030, 0), (0x1038, 20)];
+        assert_eq!(walked(registers, Arch::Amd64, &words, &[(20, TOP)]), (vec![20], StackEnd::Top));
+        assert_eq!(walked(at(999, 0x1000), Arch::Amd64, &words, &[(20, TOP)]), (vec![], StackEnd::Unknown));
+    }
+
+    #[test]
+    fn what_switches_stacks_ends_the_walk_but_at_a_system_call() {
+        let switches = Rule { writes_sp: true, ..PLAIN };
+        let words = [(0x1010, 20)];
+        let rules = [(10, switches), (20, TOP)];
+        assert_eq!(walked(at(10, 0x1000), Arch::Amd64, &words, &rules), (vec![10], StackEnd::SwitchesStack));
+        let registers = Registers { syscall: true, ..at(10, 0x1000) };
+        assert_eq!(walked(registers, Arch::Amd64, &words, &rules), (vec![10, 20], StackEnd::Top));
+    }
+
+    #[test]
+    fn a_frame_that_goes_nowhere_ends_the_walk() {
+        let back = Rule { sp_delta: -8, ..PLAIN };
+        assert_eq!(walked(at(10, 0x1000), Arch::Amd64, &[(0xff8, 10)], &[(10, back)]), (vec![10], StackEnd::Endless));
+        let below = Rule { sp_delta: i32::MIN, ..PLAIN };
+        let (_, end) = walked(at(10, 0x1000), Arch::Amd64, &[], &[(10, below)]);
+        assert_eq!(end, StackEnd::OutOfStack);
+    }
+
+    proptest! {
+        /// Whatever registers, stacks and rules say, the walk ends, within the frames that the stack has room for.
+        #[test]
+        fn always_ends(
+            pc in 0..8_u64,
+            sp in any::<u64>(),
+            deltas in prop::collection::vec((-64..64_i32, any::<bool>(), any::<bool>()), 8),
+            words in prop::collection::vec(0..9_u64, 64),
+            arm in any::<bool>(),
+        ) {
+            let rules: Vec<(u64, Rule)> = deltas.iter().enumerate().map(|(pc, &(sp_delta, writes_sp, injected))| {
+                (pc as u64, Rule { sp_delta: sp_delta * 8, top: false, writes_sp, injected })
+            }).collect();
+            let words: Vec<(u64, u64)> =
+                words.iter().enumerate().map(|(i, &word)| (sp.wrapping_add(8 * i as u64), word)).collect();
+            let arch = if arm { Arch::Arm64 } else { Arch::Amd64 };
+            let registers = Registers { bp: sp, lr: pc, ..at(pc, sp) };
+            let (pcs, _) = walked(registers, arch, &words, &rules);
+            prop_assert!(pcs.len() <= 66, "{} frames on a stack of 64 words", pcs.len());
+        }
+    }
 }

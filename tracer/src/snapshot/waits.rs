@@ -21,11 +21,7 @@ pub(super) struct Waits {
 }
 
 /// Follows the lists that begin at `heads` (0: none), all of them a step at a time.
-pub(super) fn read_waits(
-    memory: &dyn ReadMemory,
-    layout: &SudogLayout,
-    heads: &[u64],
-) -> Result<Waits, MemoryError> {
+pub(super) fn read_waits(memory: &dyn ReadMemory, layout: &SudogLayout, heads: &[u64]) -> Result<Waits, MemoryError> {
     // (goroutine, step, wait), brought into order at the end.
     let mut found: Vec<(u32, u32, Wait)> = Vec::new();
     let mut at: Vec<(u32, RemoteAddr)> = Vec::new();

@@ -1,5 +1,6 @@
 //! A snapshot as one JSON object, written as it goes: a hundred thousand goroutines are not held as text.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use serde::{Serialize, Serializer};
@@ -71,14 +72,14 @@ struct Row<'a> {
 
 #[derive(Serialize)]
 struct Site<'a> {
-    function: &'a str,
+    function: Cow<'a, str>,
     file: &'a str,
     line: u32,
 }
 
 #[derive(Serialize)]
 struct FrameRow<'a> {
-    function: &'a str,
+    function: Cow<'a, str>,
     file: &'a str,
     line: u32,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -89,7 +90,7 @@ struct FrameRow<'a> {
 fn row<'r>(view: &'r View<'_>, g: &'r Goroutine) -> Row<'r> {
     let stack = view.snapshot.stack(g);
     let frame = |f: &ShownFrame<'r>| FrameRow {
-        function: f.function,
+        function: f.function.clone(),
         file: f.file,
         line: f.line,
         inlined: f.inlined,
@@ -123,12 +124,7 @@ fn row<'r>(view: &'r View<'_>, g: &'r Goroutine) -> Row<'r> {
 /// # Errors
 ///
 /// If `out` fails.
-pub fn write_json(
-    out: &mut impl Write,
-    view: &View<'_>,
-    goroutines: &[&Goroutine],
-    meta: &Meta<'_>,
-) -> io::Result<()> {
+pub fn write_json(out: &mut impl Write, view: &View<'_>, goroutines: &[&Goroutine], meta: &Meta<'_>) -> io::Result<()> {
     let document = Document {
         meta,
         taken_from_ns: view.snapshot.taken_from,

@@ -21,7 +21,7 @@ use hashbrown::HashMap;
 use regex::Regex;
 
 use crate::go_runtime::{Status, WaitReasons};
-use crate::snapshot::{CreatedBy, Goroutine, ShownFrame, Snapshot, Stack, StackId, StackState, Symbols};
+use crate::snapshot::{Ancestor, CreatedBy, Goroutine, ShownFrame, Snapshot, Stack, StackId, StackState, Symbols};
 use crate::target::LoadBias;
 use crate::units::{Goid, MonotonicNs, RemoteAddr};
 
@@ -94,19 +94,19 @@ impl<'a> View<'a> {
             return false;
         }
         if let Some(age) = filter.older_than
-            && !self.waited(g).is_some_and(|ns| Duration::from_nanos(ns) >= age)
+            && self.waited(g).is_none_or(|ns| Duration::from_nanos(ns) < age)
         {
             return false;
         }
         let Some(regex) = &filter.function else { return true };
         let in_stack = match g.stack {
-            StackState::Read(id) => *matched
-                .entry(id)
-                .or_insert_with(|| self.frames(g).is_some_and(|named| named.0.iter().any(|f| regex.is_match(f.function)))),
+            StackState::Read(id) => *matched.entry(id).or_insert_with(|| {
+                self.frames(g).is_some_and(|named| named.0.iter().any(|f| regex.is_match(&f.function)))
+            }),
             StackState::Running | StackState::Moved => false,
         };
         in_stack
-            || self.created_by(g).is_some_and(|site| regex.is_match(site.function))
+            || self.created_by(g).is_some_and(|site| regex.is_match(&site.function))
             || self.start_function(g).is_some_and(|name| regex.is_match(name))
     }
 
@@ -119,6 +119,17 @@ impl<'a> View<'a> {
         let named = Rc::new(self.symbols.borrow_mut().traceback(self.snapshot.stacks.get(id)?));
         self.named.borrow_mut().insert(id, Rc::clone(&named));
         Some(named)
+    }
+
+    /// The frames that Go's traceback shows of the innermost `physical` ones of a stack.
+    pub(super) fn first_frames(&self, stack: &Stack, physical: usize) -> Vec<ShownFrame<'a>> {
+        let pcs = stack.pcs.iter().take(physical).copied().collect();
+        self.symbols.borrow_mut().traceback(&Stack { pcs, elided: 0, end: stack.end }).0
+    }
+
+    /// Whether tracebacks leave out the middle of a long stack, as from Go 1.21 on, and not its end.
+    pub(super) fn elides_middle(&self) -> bool {
+        self.symbols.borrow().minor() >= 21
     }
 
     /// All frames of a stack, the runtime's own included.
@@ -134,10 +145,10 @@ impl<'a> View<'a> {
             return None;
         }
         if let Some(known) = self.sites.borrow().get(&g.gopc) {
-            return known.map(|site| CreatedBy { parent, ..site });
+            return known.clone().map(|site| CreatedBy { parent, ..site });
         }
         let site = self.symbols.borrow_mut().created_by(self.bias.pc(g.gopc), g.goid, g.parent);
-        self.sites.borrow_mut().insert(g.gopc, site);
+        self.sites.borrow_mut().insert(g.gopc, site.clone());
         site
     }
 
@@ -167,6 +178,13 @@ impl<'a> View<'a> {
     fn now(&self) -> MonotonicNs {
         let latest = || self.snapshot.goroutines.iter().filter_map(|g| g.wait_since).max().unwrap_or_default();
         self.snapshot.taken_to.unwrap_or_else(latest)
+    }
+
+    /// `printAncestorTraceback`'s frames of one creator, and where itself was created.
+    pub(super) fn ancestor(&self, ancestor: &Ancestor) -> (Vec<ShownFrame<'a>>, Option<CreatedBy<'a>>) {
+        let mut symbols = self.symbols.borrow_mut();
+        let frames = symbols.ancestor_frames(ancestor.pcs.iter().map(|pc| self.bias.pc(*pc)));
+        (frames, symbols.created_by(self.bias.pc(ancestor.gopc), ancestor.goid, Goid(0)))
     }
 
     pub(super) fn remote(&self, pc: crate::units::Pc) -> RemoteAddr {

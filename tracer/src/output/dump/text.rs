@@ -9,10 +9,14 @@ use hashbrown::HashMap;
 
 use super::View;
 use crate::go_runtime::Status;
-use crate::snapshot::{Goroutine, StackId, StackState};
+use crate::snapshot::{CreatedBy, Goroutine, ShownFrame, StackId, StackState};
 
-/// `tracebackInnerFrames`, `tracebackOuterFrames`, from Go 1.21 on:
-/// <https://github.com/golang/go/blob/go1.27.3/src/runtime/traceback.go#L27-L35>. Before, the first 100 were printed.
+/// `_TracebackMaxFrames` up to Go 1.20: the first so many physical frames are looked at, and that there were more is said
+/// only if all of them were printed. JSON has the rest.
+/// <https://github.com/golang/go/blob/go1.19.8/src/runtime/traceback.go#L855-L863>
+const FIRST: usize = 100;
+/// `tracebackInnerFrames`, `tracebackOuterFrames` from Go 1.21 on:
+/// <https://github.com/golang/go/blob/go1.27.3/src/runtime/traceback.go#L27-L35>.
 const INNER: usize = 50;
 const OUTER: usize = 50;
 
@@ -39,18 +43,44 @@ pub fn write_text(out: &mut impl Write, view: &View<'_>, goroutines: &[&Goroutin
             }
         }
         if let Some(site) = view.created_by(g) {
-            write!(out, "created by {}", site.function)?;
-            if let Some(parent) = site.parent {
-                write!(out, " in goroutine {parent}")?;
-            }
-            write!(out, "\n\t{}:{}", site.file, site.line)?;
-            match site.offset {
-                Some(offset) => writeln!(out, " +{offset:#x}")?,
-                None => out.write_all(b"\n")?,
+            created_by(out, &site)?;
+        }
+        for ancestor in view.snapshot.ancestors(g) {
+            writeln!(out, "[originating from goroutine {}]:", ancestor.goid)?;
+            let (frames, site) = view.ancestor(ancestor);
+            let mut text = String::new();
+            frames.iter().for_each(|frame| line(&mut text, frame));
+            out.write_all(text.as_bytes())?;
+            if let Some(site) = site {
+                created_by(out, &site)?;
             }
         }
     }
     Ok(())
+}
+
+fn created_by(out: &mut impl Write, site: &CreatedBy<'_>) -> io::Result<()> {
+    write!(out, "created by {}", site.function)?;
+    if let Some(parent) = site.parent {
+        write!(out, " in goroutine {parent}")?;
+    }
+    write!(out, "\n\t{}:{}", site.file, site.line)?;
+    match site.offset {
+        Some(offset) => writeln!(out, " +{offset:#x}"),
+        None => out.write_all(b"\n"),
+    }
+}
+
+fn line(text: &mut String, frame: &ShownFrame<'_>) {
+    text.push_str(&frame.function);
+    text.push_str("(...)\n\t");
+    text.push_str(frame.file);
+    text.push(':');
+    text.push_str(&frame.line.to_string());
+    if let Some(offset) = frame.offset {
+        text.push_str(&format!(" +{offset:#x}"));
+    }
+    text.push('\n');
 }
 
 /// `goroutineheader`: <https://github.com/golang/go/blob/go1.27.3/src/runtime/traceback.go#L1253-L1336>.
@@ -77,17 +107,17 @@ fn body(view: &View<'_>, g: &Goroutine) -> String {
     let (frames, elided_at) = (&named.0, named.1);
     let beyond = view.snapshot.stack(g).map_or(0, |stack| stack.elided as usize);
     let mut text = String::new();
-    let line = |text: &mut String, frame: &crate::snapshot::ShownFrame<'_>| {
-        text.push_str(frame.function);
-        text.push_str("(...)\n\t");
-        text.push_str(frame.file);
-        text.push(':');
-        text.push_str(&frame.line.to_string());
-        if let Some(offset) = frame.offset {
-            text.push_str(&format!(" +{offset:#x}"));
+    if !view.elides_middle()
+        && let Some(stack) = view.snapshot.stack(g)
+        && stack.pcs.len() >= FIRST
+    {
+        let first = view.first_frames(stack, FIRST);
+        first.iter().for_each(|frame| line(&mut text, frame));
+        if first.len() == FIRST {
+            text.push_str("...additional frames elided...\n");
         }
-        text.push('\n');
-    };
+        return text;
+    }
     // Those that the snapshot left out stand far behind the first 50, and far before the last 50.
     debug_assert!(beyond == 0 || elided_at > INNER);
     let elided = (frames.len() + beyond).saturating_sub(INNER + OUTER);

@@ -1,0 +1,154 @@
+//! Goroutines that lived before the probes did, read from the target's memory while events flow.
+//!
+//! In: a target. Out: when the time has come, what the [`GoroutineTable`] merges. The steps are the table's (see
+//! [`goroutines`](crate::goroutines)): begin, let probes that were under way settle, read, apply a drain that began after
+//! the reading ended, merge. Again after events were lost, which repairs what the loss left wrong.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::events::now;
+use crate::go_runtime::{Globals, Status};
+use crate::goroutines::{Coverage, GoroutineTable, MergeReport, SnapshotGoroutine, State};
+use crate::process::memory::LiveMemory;
+use crate::process::{Process, ProcessError};
+use crate::snapshot::{self, Snapshot, SnapshotError, Source};
+use crate::target::{LoadBias, Program};
+use crate::units::Pid;
+
+/// As long as a thread may stand between a probe and the change of status that it announces, and then some.
+const SETTLE: Duration = Duration::from_millis(5);
+/// After a loss, the next reading waits so long: where events are lost the machine is busy enough.
+const BETWEEN: Duration = Duration::from_secs(1);
+
+/// Why nothing could be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SeedError {
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error("the reader of goroutines ended badly: {0}")]
+    Reader(#[from] tokio::task::JoinError),
+    #[error("the process is another one by now")]
+    Another,
+}
+
+/// Where the reading stands.
+#[derive(Debug)]
+pub(super) enum Seeding {
+    /// Nothing to do before this moment.
+    Rest(Instant),
+    /// Probes under way settle until this moment.
+    Settling(Instant),
+    /// A thread reads.
+    Reading(JoinHandle<Result<Snapshot, SeedError>>),
+    /// Read; the next drain is to be applied, then this.
+    Read(Box<Snapshot>),
+    /// It cannot be done for this program; said once.
+    Impossible,
+}
+
+/// What to read: everything that a thread of its own needs.
+pub(super) struct Subject {
+    pub(super) pid: Pid,
+    pub(super) start_ticks: u64,
+    pub(super) program: Program,
+    pub(super) bias: LoadBias,
+}
+
+impl Seeding {
+    /// Begins: from here on the table remembers exits.
+    pub(super) fn begin(table: &mut GoroutineTable) -> Self {
+        table.begin_snapshot(now());
+        Self::Settling(Instant::now() + SETTLE)
+    }
+
+    /// Nothing to do until events are lost.
+    pub(super) fn rest() -> Self {
+        Self::Rest(Instant::now())
+    }
+
+    /// Goes on if it is time to: to be called between drains.
+    pub(super) fn advance(&mut self, table: &mut GoroutineTable, subject: impl FnOnce() -> Option<Subject>) {
+        let time = Instant::now();
+        match self {
+            Self::Rest(until) if time >= *until && table.uncertain_since().is_some() => *self = Self::begin(table),
+            Self::Settling(until) if time >= *until => {
+                if let Some(subject) = subject() {
+                    *self = Self::Reading(tokio::task::spawn_blocking(move || read(&subject)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Waits for the reading thread; for ever where none reads.
+    pub(super) async fn read(&mut self) -> Result<Snapshot, SeedError> {
+        match self {
+            Self::Reading(thread) => thread.await?,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Takes what was read, to be merged behind the next drain.
+    pub(super) fn take(&mut self, read: Result<Snapshot, SeedError>) {
+        *self = match read {
+            Ok(snapshot) => Self::Read(Box::new(snapshot)),
+            Err(error) => {
+                log::warn!("older goroutines are shown only once they do something: {error}");
+                Self::Impossible
+            }
+        };
+    }
+
+    /// Merges what was read, if there is something: to be called when a drain that began after the reading is applied.
+    pub(super) fn merge(&mut self, table: &mut GoroutineTable) -> Option<MergeReport> {
+        let Self::Read(snapshot) = self else { return None };
+        let goroutines: Vec<SnapshotGoroutine> = snapshot.goroutines.iter().filter_map(entry).collect();
+        let coverage = if snapshot.incomplete.is_none() { Coverage::Whole } else { Coverage::Part };
+        let times = snapshot.taken_from.zip(snapshot.taken_to);
+        *self = Self::Rest(Instant::now() + BETWEEN);
+        let (from, to) = times?;
+        match table.merge_snapshot(from, to, &goroutines, coverage) {
+            Ok(report) => Some(report),
+            Err(why) => {
+                log::info!("a reading of the goroutines was not used: {why:?}");
+                None
+            }
+        }
+    }
+}
+
+fn read(subject: &Subject) -> Result<Snapshot, SeedError> {
+    let process = Process::open(subject.pid)?;
+    if process.start_ticks() != subject.start_ticks {
+        return Err(SeedError::Another);
+    }
+    let Program { binary, layout, wait_reasons, .. } = &subject.program;
+    let globals = Globals::of(binary, layout);
+    let memory = LiveMemory::new(&process);
+    let source =
+        Source { memory: &memory, binary, layout, globals: &globals, reasons: wait_reasons, bias: subject.bias };
+    Ok(snapshot::take(&source)?)
+}
+
+/// The table's view of a goroutine; `None` for one that does not live (any more).
+fn entry(goroutine: &snapshot::Goroutine) -> Option<SnapshotGoroutine> {
+    let state = match goroutine.status {
+        Status::Waiting => State::Blocked { reason: goroutine.wait_reason },
+        Status::Runnable => State::Runnable,
+        status if status.is_alive() => State::Running,
+        _ => return None,
+    };
+    Some(SnapshotGoroutine {
+        goid: goroutine.goid,
+        parent: goroutine.parent,
+        gopc: goroutine.gopc,
+        startpc: goroutine.startpc,
+        state,
+        since: goroutine.wait_since,
+    })
+}

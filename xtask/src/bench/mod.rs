@@ -1,0 +1,199 @@
+//! `cargo xtask bench`: what tracing costs the target and the collector, each figure beside its baseline from the same
+//! run.
+//!
+//! - [`subject`]: the Go program that is measured;
+//! - [`hits`]: a park and a spawn under each kind of probe, in rounds; [`bpftrace`] is one of them;
+//! - [`sustained`]: events per second without loss, and the collector's CPU time;
+//! - [`collector`], [`memory`]: the table in this process, without a kernel;
+//! - [`attach_time`]: attaching and detaching;
+//! - [`report`] puts it in Markdown.
+//!
+//! No figure is a test: the machine may be busy. What fails is what cannot be measured.
+
+mod attach_time;
+mod bpftrace;
+mod collector;
+mod cpu_time;
+mod hits;
+mod memory;
+mod reader;
+mod report;
+mod stats;
+mod subject;
+mod sustained;
+
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use gotracer::probes::KernelPrograms;
+
+use self::hits::Tracing;
+use self::reader::Reader;
+use self::stats::Spread;
+use self::subject::Subject;
+use crate::workspace::{cargo, execute, say, target};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Go versions of the program that is measured (default: 1.26.6 and 1.27.3)
+    #[arg(long = "go", value_name = "VERSION")]
+    versions: Vec<String>,
+    /// A short run, of the newest Go alone: shows that it works, its figures are rough
+    #[arg(long)]
+    quick: bool,
+    /// Leave out the comparison with bpftrace
+    #[arg(long)]
+    no_bpftrace: bool,
+    /// Append the figures to docs/journal.md
+    #[arg(long)]
+    journal: bool,
+}
+
+/// How long to measure.
+struct Plan {
+    bpftrace: bool,
+    /// Rounds of [`hits`], and the time of one run in them.
+    rounds: usize,
+    run: Duration,
+    /// Runs of [`sustained`], and the time of each.
+    loads: usize,
+    load: Duration,
+    attaches: usize,
+    collector_rounds: usize,
+    collector_events: usize,
+}
+
+impl Plan {
+    fn of(args: &Args) -> Self {
+        let bpftrace = !args.no_bpftrace;
+        if args.quick {
+            return Self {
+                bpftrace,
+                rounds: 2,
+                run: Duration::from_millis(100),
+                loads: 1,
+                load: Duration::from_secs(1),
+                attaches: 1,
+                collector_rounds: 1,
+                collector_events: 500_000,
+            };
+        }
+        Self {
+            bpftrace,
+            rounds: 9,
+            run: Duration::from_millis(300),
+            loads: 5,
+            load: Duration::from_secs(3),
+            attaches: 5,
+            collector_rounds: 5,
+            collector_events: 2_000_000,
+        }
+    }
+}
+
+/// A figure that is to stay on one side of a bound.
+struct Goal {
+    name: String,
+    measured: Option<Spread>,
+    bound: Bound,
+}
+
+enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Goal {
+    fn at_most(name: String, measured: Option<Spread>, bound: f64) -> Self {
+        Self { name, measured, bound: Bound::AtMost(bound) }
+    }
+
+    fn at_least(name: String, measured: Option<Spread>, bound: f64) -> Self {
+        Self { name, measured, bound: Bound::AtLeast(bound) }
+    }
+
+    fn asked(&self) -> String {
+        match self.bound {
+            Bound::AtMost(bound) => format!("at most {bound}"),
+            Bound::AtLeast(bound) => format!("at least {bound}"),
+        }
+    }
+
+    /// By the median.
+    fn met(&self) -> Option<bool> {
+        let median = self.measured?.median;
+        Some(match self.bound {
+            Bound::AtMost(bound) => median <= bound,
+            Bound::AtLeast(bound) => median >= bound,
+        })
+    }
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    if cfg!(debug_assertions) {
+        return optimised();
+    }
+    let plan = Plan::of(args);
+    let mut versions = args.versions.clone();
+    if versions.is_empty() {
+        versions = if args.quick { vec!["1.27.3".into()] } else { vec!["1.26.6".into(), "1.27.3".into()] };
+    }
+    if plan.bpftrace {
+        bpftrace::ensure()?;
+    }
+    let mut text = report::environment(&versions)?;
+    say("memory of the table");
+    let bytes = memory::measure()?;
+    for version in &versions {
+        text += &format!("\n### Go {version}\n\n{}", of_version(version, &plan)?);
+    }
+    say("the collector without a kernel");
+    text += &format!("\n### Collector\n\n{}\n{}", collector::measure(&plan)?, memory::table(bytes));
+    text += &format!("\n{}", report::goals(&[memory::goal(bytes)]));
+    println!("{text}");
+    if args.journal {
+        report::journal(&text)?;
+    }
+    Ok(())
+}
+
+/// All that is measured on a Go program of one version.
+fn of_version(version: &str, plan: &Plan) -> Result<String> {
+    let mut subject = Subject::start(version).with_context(|| format!("no program of Go {version} to measure"))?;
+    let mut text = String::new();
+    for placement in subject.probes() {
+        let (function, at, execution) = (placement.function, placement.into_function, placement.execution);
+        text += &format!("- `{function}+{at}`: `{}`, {execution:?}\n", placement.instruction);
+    }
+    let mut goals = Vec::new();
+    {
+        let (programs, maps) = KernelPrograms::load()?;
+        let reader = Reader::start(maps, subject.pid())?;
+        let mut tracing = Tracing { programs, reader };
+        for figure in [&hits::PARK, &hits::SPAWN] {
+            say(format!("Go {version}: {}", figure.command()));
+            let measured = hits::measure(figure, &mut subject, &mut tracing, plan)?;
+            text += &format!("\n{}", measured.table());
+            goals.extend(measured.goals());
+        }
+    }
+    say(format!("Go {version}: sustained rate"));
+    let sustained = sustained::measure(&mut subject, plan)?;
+    text += &format!("\n{}", sustained.table());
+    goals.extend(sustained.goals());
+    say(format!("Go {version}: attach and detach"));
+    text += &format!("\n{}", attach_time::measure(&subject, plan)?);
+    text += &format!("\n{}", report::goals(&goals));
+    Ok(text)
+}
+
+/// Goes on as an optimised build of ourselves: the reader is part of what is measured.
+fn optimised() -> Result<()> {
+    say("building with optimisations");
+    execute(cargo().args(["build", "--quiet", "--release", "--package", "xtask"]))?;
+    let program = target().join("release/xtask");
+    let error = Command::new(&program).args(std::env::args_os().skip(1)).exec();
+    Err(error).with_context(|| format!("cannot run {}", program.display()))
+}

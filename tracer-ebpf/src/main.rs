@@ -25,7 +25,7 @@ use aya_ebpf::{
     bindings::BPF_F_CURRENT_CPU,
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user, generated::bpf_perf_event_output},
     macros::{map, raw_tracepoint, uprobe},
-    maps::{HashMap, PerCpuArray, PerfEventArray},
+    maps::{HashMap, PerCpuArray, PerfEventArray, ProgramArray},
     programs::{ProbeContext, RawTracePointContext},
 };
 use aya_log_ebpf::debug;
@@ -49,6 +49,10 @@ static EVENTS: PerfEventArray<Event> = PerfEventArray::new(0);
 /// What did not go up, by cause.
 #[map]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
+
+/// Always empty: see [`on_own_stack`].
+#[map]
+static NOWHERE: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// A register of the probed instruction, as a constant offset into `pt_regs`.
 ///
@@ -174,8 +178,27 @@ fn target() -> Option<(u32, &'static Target)> {
     unsafe { TARGETS.get(&tgid) }.map(|target| (tgid, target))
 }
 
+/// Keeps this program on the stack of the thread that runs it.
+///
+/// Since 6.13 the x86_64 JIT (later arm64's) gives a program of this type that uses 64 bytes of stack or more one
+/// stack for each CPU. Two threads can be in one of our programs on one CPU: behind a uprobe the kernel can be
+/// preempted. They then write over each other's variables. Seen on Debian's 7.3 under a million spawns: a page fault
+/// in `created`, and the target dead. Programs with a tail call in them are left on the thread's stack
+/// (`check_max_stack_depth` in kernel/bpf/verifier.c counts it before dead code is dropped), and this one is dropped.
+#[inline(always)]
+fn on_own_stack(ctx: &ProbeContext) {
+    const NEVER: u32 = u32::MAX;
+    // SAFETY: a plain read, volatile because the loader changes the value; the map has no program to jump to.
+    unsafe {
+        if core::ptr::read_volatile(&raw const ARCH) == NEVER {
+            let _ = NOWHERE.tail_call(ctx, 0);
+        }
+    }
+}
+
 #[inline(always)]
 fn created(ctx: &ProbeContext, g: u64) -> u32 {
+    on_own_stack(ctx);
     let Some((tgid, target)) = target() else { return 0 };
     let read_all = || -> Result<Created, ()> {
         let goid = read::<u64>(ctx, g, target.g_goid)?;
@@ -204,6 +227,7 @@ fn created(ctx: &ProbeContext, g: u64) -> u32 {
 
 #[inline(always)]
 fn transition(ctx: &ProbeContext, (tgid, target): (u32, &Target), g: u64, kind: u8, reason: u8) -> u32 {
+    on_own_stack(ctx);
     if let Ok(goid) = read::<u64>(ctx, g, target.g_goid) {
         send(ctx, &event(tgid, goid, kind, reason));
     }

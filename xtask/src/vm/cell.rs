@@ -1,12 +1,13 @@
 //! One cell of the matrix: one machine booted with one Go version's programs, and what came of it.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 use std::{fmt, fs, process};
 
 use anyhow::{Context, Result};
 
-use super::emulator::{self, Machine};
+use super::emulator::Machine;
 use super::initramfs::Initramfs;
 use super::kernels::Kernel;
 use super::results::Results;
@@ -81,8 +82,8 @@ impl Outcome {
 }
 
 impl Cell {
-    /// Boots the machine; each line of its console goes to `on_line` and, at the end, all to a file in target/vm.
-    pub(crate) fn run(&self, payload: &Payload, args: &VmArgs, on_line: impl FnMut(&str)) -> Result<Outcome> {
+    /// Boots the machine; each line of its console goes to `on_line` and to a file in target/vm.
+    pub(crate) fn run(&self, payload: &Payload, args: &VmArgs, mut on_line: impl FnMut(&str)) -> Result<Outcome> {
         let image = self.kernel.image(self.arch)?;
         let folder = workspace::target().join("vm");
         fs::create_dir_all(&folder)?;
@@ -97,9 +98,17 @@ impl Cell {
             kernel_parameters: &args.append,
             deadline: Duration::from_secs(args.timeout),
         };
-        let ending = machine.run(on_line).with_context(|| format!("{} ({})", self, image.package))?;
         let go = self.go.as_deref().unwrap_or("none");
-        emulator::save(&ending.lines, &folder.join(format!("{}-{}-go{go}.log", self.arch, self.kernel)))?;
+        let log_path = folder.join(format!("{}-{}-go{go}.log", self.arch, self.kernel));
+        let mut log = fs::File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
+        let ending = machine
+            .run(|line| {
+                // Written as it comes: of a machine that hangs this is all there will be. A full disk is no reason to
+                // give up the run.
+                let _ = writeln!(log, "{line}");
+                on_line(line);
+            })
+            .with_context(|| format!("{} ({}); its console is in {}", self, image.package, log_path.display()))?;
         let results = Results::read(&ending.lines);
         Ok(Outcome { results, status: ending.status, release: ending.release, took: ending.took })
     }

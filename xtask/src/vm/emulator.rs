@@ -3,6 +3,7 @@
 //! In: a kernel image and an initramfs. Out: the lines of the guest's serial console and the exit status that the
 //! guest's init printed there. QEMU itself exits with 0 whatever happened inside.
 
+use std::env;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
-use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 
@@ -163,12 +163,4 @@ impl Drop for Running {
 
 fn tail(lines: &[String]) -> String {
     lines[lines.len().saturating_sub(30)..].join("\n")
-}
-
-/// Writes a run's console to a file for later reading.
-pub(crate) fn save(lines: &[String], path: &Path) -> Result<()> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    fs::write(path, lines.join("\n") + "\n").with_context(|| format!("cannot write {}", path.display()))
 }

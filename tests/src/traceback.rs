@@ -33,7 +33,9 @@ pub fn parse(text: &str) -> Result<BTreeMap<u64, Traced>> {
     for block in text.trim_end().split("\n\n").filter(|block| !block.is_empty()) {
         let mut lines = block.lines();
         let head = lines.next().unwrap_or_default();
-        let parsed = head.strip_prefix("goroutine ").and_then(|rest| rest.strip_suffix("]:")?.split_once(" ["));
+        // From Go 1.27 on, the profiler's labels stand behind the state, in braces; the text of a dump leaves them out.
+        let plain = head.split_once("] {").map_or_else(|| head.to_owned(), |(plain, _)| format!("{plain}]:"));
+        let parsed = plain.strip_prefix("goroutine ").and_then(|rest| rest.strip_suffix("]:")?.split_once(" ["));
         let (goid, state) = parsed.with_context(|| format!("{head:?} is no head of a goroutine"))?;
         let goid = goid.parse().with_context(|| format!("no number in {head:?}"))?;
         let traced = Traced { state: state.to_owned(), lines: lines.map(without_arguments).collect() };

@@ -137,6 +137,8 @@ pub struct SiteCounts {
     pub exited: u64,
     /// Goroutines left.
     pub live: u64,
+    /// The runtime's own goroutines alive at the end.
+    pub system: u64,
     /// Parks.
     pub blocked: u64,
 }

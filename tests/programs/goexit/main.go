@@ -67,6 +67,7 @@ func start(site *report.Site, end func(*report.Site)) {
 
 func withoutMain(last *report.Site, sites []*report.Site) {
 	last.Enter()
+	report.AwaitNumGoroutine(1)
 	report.TallyWith(`"main_exited":true,`, sites...)
 	report.Await("quit")
 	// Without main, nothing but this ends the program.

@@ -145,7 +145,9 @@ fn machine() -> Vec<Check> {
             Check::bad("lockdown", "confidentiality: the kernel lets nobody read user memory by eBPF".to_owned())
         }
         Some(text) => Check::info("lockdown", text),
-        None => Check::info("lockdown", "not in this kernel".to_owned()),
+        None => {
+            Check::info("lockdown", "not known: securityfs is not mounted or the kernel has no lockdown".to_owned())
+        }
     });
     checks
 }

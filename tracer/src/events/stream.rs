@@ -3,7 +3,7 @@
 //! In: the maps of the loaded kernel programs. Out, drain by drain: events in time order with the losses among them.
 //!
 //! The reader sleeps until a buffer has reached its watermark or a short timer has run out, notes the time, drains all
-//! CPUs, and releases what happened up to that time (see [`order`](super::order)).
+//! CPUs, and releases what happened up to the drain before (see [`order`](super::order)).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -68,6 +68,10 @@ pub struct EventStream {
     /// What [`Self::counts`] said at the last drain, by cause and CPU.
     counted: [Vec<u64>; wire::COUNTS as usize],
     order: TimeOrder,
+    /// When the last drain began. Events are given out up to here, one drain late: a kernel program that was preempted
+    /// between reading the time and sending has until the next drain to do so.
+    drained: MonotonicNs,
+    released: MonotonicNs,
     fullest: f64,
     /// Kept for the kernel's sake: the perf buffers are entries of this map.
     _events: MapData,
@@ -98,6 +102,8 @@ impl EventStream {
             counts,
             counted: Default::default(),
             order: TimeOrder::new(),
+            drained: MonotonicNs(0),
+            released: MonotonicNs(0),
             fullest: 0.0,
             _events: events,
         };
@@ -106,7 +112,8 @@ impl EventStream {
         Ok(stream)
     }
 
-    /// Waits for a watermark, or for `interval` at most, then appends to `events` what has happened up to now.
+    /// Waits for a watermark, or for `interval` at most, then appends to `events` what has happened up to the
+    /// drain before this one.
     ///
     /// # Errors
     ///
@@ -126,6 +133,12 @@ impl EventStream {
     /// As [`Self::next_batch`].
     pub fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), StreamError> {
         self.drain(None, events)
+    }
+
+    /// Up to when all events have been given out, but for late ones.
+    #[must_use]
+    pub fn released(&self) -> MonotonicNs {
+        self.released
     }
 
     /// Events that came after a later one had been released; see [`order`](super::order).
@@ -169,7 +182,10 @@ impl EventStream {
             return Err(StreamError::Wire(error));
         }
         events.extend_from_slice(match until {
-            Some(begin) => self.order.release(begin),
+            Some(begin) => {
+                self.released = std::mem::replace(&mut self.drained, begin);
+                self.order.release(self.released)
+            }
             None => self.order.finish(),
         });
         self.losses(until.unwrap_or_else(now), events)

@@ -37,7 +37,17 @@ pub enum AttachError {
     /// The object was refused.
     #[error("this kernel does not take gotracer's programs; `gotracer doctor` tells what is missing")]
     Load(#[source] Box<EbpfError>),
-    /// One program was refused.
+    /// The verifier refused one program.
+    #[error(
+        "this kernel's verifier does not take the program {program} ({why}); please report this with the kernel's version"
+    )]
+    Refused {
+        /// Its name.
+        program: &'static str,
+        /// The last thing that the verifier said.
+        why: String,
+    },
+    /// One program could not be used.
     #[error("this kernel does not take the program {program}; `gotracer doctor` tells what is missing")]
     Program {
         /// Its name.
@@ -46,6 +56,11 @@ pub enum AttachError {
         #[source]
         source: Box<ProgramError>,
     },
+    /// The kernel is locked down.
+    #[error(
+        "this kernel is locked down: it lets nobody read a program's memory by eBPF; boot without lockdown=confidentiality"
+    )]
+    Lockdown,
     /// No permission for bpf(2).
     #[error("no permission to use eBPF: run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE")]
     Permission,
@@ -234,7 +249,21 @@ fn map_error(map: &'static str) -> impl FnOnce(aya::maps::MapError) -> AttachErr
 }
 
 fn program_error(program: &'static str) -> impl Fn(ProgramError) -> AttachError {
-    move |source| AttachError::Program { program, source: Box::new(source) }
+    move |source| match &source {
+        // The log is for developers of the programs, hundreds of lines: -v shows it.
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            log::info!("the verifier on {program}: {log}");
+            // A locked down kernel does not know the helper at all.
+            if log.contains("unknown func bpf_probe_read") {
+                return AttachError::Lockdown;
+            }
+            let last = log.lines().map(str::trim).rfind(|line| !line.is_empty() && !line.starts_with("processed"));
+            let why = format!("{io_error}: {}", last.unwrap_or("the verifier says nothing"));
+            AttachError::Refused { program, why }
+        }
+        _ => AttachError::Program { program, source: Box::new(source) },
+    }
 }
 
 fn missing(map: &'static str) -> AttachError {

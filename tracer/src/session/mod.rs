@@ -279,7 +279,7 @@ impl Session {
         self.programs.flush_log();
         self.take_in(events, from);
         if self.pending.is_empty()
-            && let Some(report) = self.seeding.merge(&mut self.table)
+            && let Some(report) = self.seeding.merge(&mut self.table, self.stream.released())
         {
             return Ok(Progress::Merged(report));
         }

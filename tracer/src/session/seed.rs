@@ -16,7 +16,7 @@ use crate::process::memory::LiveMemory;
 use crate::process::{Process, ProcessError};
 use crate::snapshot::{self, Snapshot, SnapshotError, Source};
 use crate::tracee::{LoadBias, Program};
-use crate::units::Pid;
+use crate::units::{MonotonicNs, Pid};
 
 /// As long as a thread may stand between a probe and the change of status that it announces, and then some.
 const SETTLE: Duration = Duration::from_millis(5);
@@ -45,7 +45,7 @@ pub(super) enum Seeding {
     Settling(Instant),
     /// A thread reads.
     Reading(JoinHandle<Result<Snapshot, SeedError>>),
-    /// Read; the next drain is to be applied, then this.
+    /// Read; to be merged when the events up to its end are in the table.
     Read(Box<Snapshot>),
     /// It cannot be done for this program; said once.
     Impossible,
@@ -98,7 +98,7 @@ impl Seeding {
         }
     }
 
-    /// Takes what was read, to be merged behind the next drain.
+    /// Takes what was read, to be merged in its time.
     pub(super) fn take(&mut self, read: Result<Snapshot, SeedError>) {
         *self = match read {
             Ok(snapshot) => Self::Read(Box::new(snapshot)),
@@ -109,9 +109,13 @@ impl Seeding {
         };
     }
 
-    /// Merges what was read, if there is something: to be called when a drain that began after the reading is applied.
-    pub(super) fn merge(&mut self, table: &mut GoroutineTable) -> Option<MergeReport> {
+    /// Merges what was read, if there is something and all events up to the end of the reading are in the table: all up
+    /// to `applied` are.
+    pub(super) fn merge(&mut self, table: &mut GoroutineTable, applied: MonotonicNs) -> Option<MergeReport> {
         let Self::Read(snapshot) = self else { return None };
+        if snapshot.taken_to.is_some_and(|to| to > applied) {
+            return None;
+        }
         let goroutines: Vec<SnapshotGoroutine> = snapshot.goroutines.iter().filter_map(entry).collect();
         let coverage = if snapshot.incomplete.is_none() { Coverage::Whole } else { Coverage::Part };
         let times = snapshot.taken_from.zip(snapshot.taken_to);

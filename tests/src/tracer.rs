@@ -137,8 +137,6 @@ pub struct SiteCounts {
     pub exited: u64,
     /// Goroutines left.
     pub live: u64,
-    /// The runtime's own goroutines alive at the end.
-    pub system: u64,
     /// Parks.
     pub blocked: u64,
 }
@@ -154,8 +152,10 @@ pub struct Summary {
     pub blocked: u64,
     /// Times a goroutine was put on a processor.
     pub running: u64,
-    /// Goroutines that it knows of and that have not ended.
+    /// Goroutines that it knows of and that have not ended, without the runtime's own.
     pub live: u64,
+    /// The runtime's own goroutines.
+    pub system: u64,
     /// Events that were lost.
     pub lost: u64,
     sites: Vec<SummarySite>,

@@ -17,7 +17,8 @@ pub fn measure() -> Result<f64> {
     Ok(after.saturating_sub(before) as f64 / LIVE as f64)
 }
 
-fn resident() -> Result<u64> {
+/// What is resident of ourselves, in bytes.
+pub fn resident() -> Result<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm")?;
     let pages: u64 = statm.split_whitespace().nth(1).context("no second field in /proc/self/statm")?.parse()?;
     // SAFETY: no pointers.

@@ -6,14 +6,18 @@
 //! - [`sustained`]: events per second without loss, and the collector's CPU time;
 //! - [`collector`], [`memory`]: the table in this process, without a kernel;
 //! - [`attach_time`]: attaching and detaching;
+//! - [`dump`]: reading all goroutines from outside; [`delve`] is a baseline, [`child`] the measured run of a program;
 //! - [`report`] puts it in Markdown.
 //!
 //! No figure is a test: the machine may be busy. What fails is what cannot be measured.
 
 mod attach_time;
 mod bpftrace;
+mod child;
 mod collector;
 mod cpu_time;
+mod delve;
+mod dump;
 mod hits;
 mod memory;
 mod reader;
@@ -46,9 +50,19 @@ pub struct Args {
     /// Leave out the comparison with bpftrace
     #[arg(long)]
     no_bpftrace: bool,
+    /// Measure only this
+    #[arg(long, value_name = "SECTION", value_enum)]
+    only: Option<Section>,
     /// Append the figures to docs/journal.md
     #[arg(long)]
     journal: bool,
+}
+
+/// What can be measured alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Section {
+    /// `gotracer dump`
+    Dump,
 }
 
 /// How long to measure.
@@ -63,11 +77,15 @@ struct Plan {
     attaches: usize,
     collector_rounds: usize,
     collector_events: usize,
+    /// Rounds of [`dump`]; those of the ping-pong while there is dumped, and the time of one run in them.
+    dumps: usize,
+    games: usize,
+    game: Duration,
 }
 
 impl Plan {
     fn of(args: &Args) -> Self {
-        let bpftrace = !args.no_bpftrace;
+        let bpftrace = !args.no_bpftrace && args.only.is_none();
         if args.quick {
             return Self {
                 bpftrace,
@@ -78,6 +96,9 @@ impl Plan {
                 attaches: 1,
                 collector_rounds: 1,
                 collector_events: 500_000,
+                dumps: 2,
+                games: 2,
+                game: Duration::from_millis(500),
             };
         }
         Self {
@@ -89,6 +110,9 @@ impl Plan {
             attaches: 5,
             collector_rounds: 5,
             collector_events: 2_000_000,
+            dumps: 9,
+            games: 9,
+            game: Duration::from_secs(1),
         }
     }
 }
@@ -144,19 +168,32 @@ pub fn run(args: &Args) -> Result<()> {
         bpftrace::ensure()?;
     }
     let mut text = report::environment(&versions)?;
-    say("memory of the table");
-    let bytes = memory::measure()?;
-    for version in &versions {
-        text += &format!("\n### Go {version}\n\n{}", of_version(version, &plan)?);
+    // First: what we start counts our own memory in its peak.
+    let newest = versions.last().map_or("", String::as_str);
+    let dump = format!("\n### Dump, Go {newest}\n\n{}", dump::measure(newest, &plan)?);
+    match args.only {
+        Some(Section::Dump) => text += &dump,
+        None => text += &(traced(&versions, &plan)? + &dump),
     }
-    say("the collector without a kernel");
-    text += &format!("\n### Collector\n\n{}\n{}", collector::measure(&plan)?, memory::table(bytes));
-    text += &format!("\n{}", report::goals(&[memory::goal(bytes)]));
     println!("{text}");
     if args.journal {
         report::journal(&text)?;
     }
     Ok(())
+}
+
+/// What tracing costs, by Go version, and the collector alone.
+fn traced(versions: &[String], plan: &Plan) -> Result<String> {
+    let mut text = String::new();
+    say("memory of the table");
+    let bytes = memory::measure()?;
+    for version in versions {
+        text += &format!("\n### Go {version}\n\n{}", of_version(version, plan)?);
+    }
+    say("the collector without a kernel");
+    text += &format!("\n### Collector\n\n{}\n{}", collector::measure(plan)?, memory::table(bytes));
+    text += &format!("\n{}", report::goals(&[memory::goal(bytes)]));
+    Ok(text)
 }
 
 /// All that is measured on a Go program of one version.

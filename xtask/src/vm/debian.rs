@@ -14,7 +14,6 @@ use anyhow::{Context, Result, ensure};
 use crate::workspace::{cache, output, say};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-const MIRROR: &str = "http://deb.debian.org";
 
 /// One Debian suite, such as `bookworm-backports`, readable for amd64 and arm64.
 pub(crate) struct Suite {
@@ -101,14 +100,14 @@ impl Suite {
     }
 
     fn configure(&self) -> Result<()> {
-        let line = |suite: &str| {
-            let archive = if suite.ends_with("-security") { "debian-security" } else { "debian" };
-            format!("deb [arch=amd64,arm64 signed-by={KEYRING}] {MIRROR}/{archive} {suite} main\n")
+        let line = |suite: &str| -> Result<String> {
+            let archive = archive(if suite.ends_with("-security") { "debian-security" } else { "debian" })?;
+            Ok(format!("deb [arch=amd64,arm64 signed-by={KEYRING}] {archive} {suite} main\n"))
         };
-        let mut sources = line(&self.name);
+        let mut sources = line(&self.name)?;
         if let Some(base) = self.name.strip_suffix("-backports") {
             // What was backported leans on its base suite for libraries.
-            sources += &line(base);
+            sources += &line(base)?;
         }
         fs::write(self.folder.join("sources.list"), sources)?;
         fs::write(self.folder.join("status"), "")?;
@@ -172,4 +171,15 @@ fn join_option(name: &str, value: &Path) -> std::ffi::OsString {
     let mut option = std::ffi::OsString::from(name);
     option.push(value);
     option
+}
+
+/// Where this machine's own apt finds Debian's archive of that name.
+fn archive(name: &str) -> Result<String> {
+    let mut apt = Command::new("apt-get");
+    let listed = output(apt.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]))?;
+    let found = listed.lines().map(|uri| uri.trim_end_matches('/')).find(|uri| uri.ends_with(&format!("/{name}")));
+    let found = found.with_context(|| {
+        format!("apt on this machine knows no archive called {name}: put Debian's archive in its list of sources")
+    })?;
+    Ok(found.to_owned())
 }

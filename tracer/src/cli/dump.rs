@@ -96,7 +96,7 @@ pub(super) fn dump(arguments: &DumpArguments) -> Result<ExitCode, Failure> {
     // Opened first: a file that cannot be written is not worth a look at the process.
     let mut out = sink(arguments.form.pprof.as_ref().or(arguments.output.as_ref()))?;
     if let (Some(core), Some(exe)) = (&arguments.core, &arguments.exe) {
-        let program = Program::open(exe, exe.display().to_string(), open(exe)?)?;
+        let program = Program::open(exe.display().to_string(), open(exe)?)?;
         let core = CoreFile::open(open(core)?, &core.display().to_string())?;
         let bias = core_bias(&core, &program)?;
         return print(arguments, &core, &program, bias, &mut out);

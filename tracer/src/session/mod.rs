@@ -126,7 +126,7 @@ impl Session {
     pub fn before_start(pid: Pid, path: &Path) -> Result<Self, SessionError> {
         let name = path.display().to_string();
         let file = std::fs::File::open(path).map_err(|source| ProcessError::Read { path: name.clone(), source })?;
-        let program = Program::open(path, name, file)?;
+        let program = Program::open(name, file)?;
         let tracee = Tracee::before_start(Process::open(pid)?, program)?;
         Self::new(tracee, true)
     }
@@ -163,7 +163,14 @@ impl Session {
         let Some(tracee) = &self.tracee else { return Ok(()) };
         let entry = entry(tracee.program());
         let placements = self.verdicts.iter().filter_map(Verdict::placement);
-        self.probes = Some(self.programs.attach(tracee.process().pid(), &tracee.program().exe, entry, placements)?);
+        let pid = tracee.process().pid();
+        let probes = self.programs.attach(pid, &tracee.program().exe, entry, placements)?;
+        // A process is attached to by its PID: if it has exited meanwhile, they may be another's.
+        if tracee.process().has_exited() {
+            self.programs.detach(probes)?;
+            return Err(AttachError::Exited { pid }.into());
+        }
+        self.probes = Some(probes);
         Ok(())
     }
 

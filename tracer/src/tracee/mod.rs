@@ -6,7 +6,8 @@
 mod names;
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use names::TraceeNames;
@@ -65,7 +66,7 @@ pub enum TraceeError {
 /// One Go program: its executable's facts and the runtime's layout in it.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// A path under which the kernel finds the file, whatever its name became.
+    /// A path under which the kernel finds the file that was read, for as long as `binary` lives.
     pub exe: PathBuf,
     /// Its name, for people.
     pub name: String,
@@ -78,12 +79,15 @@ pub struct Program {
 }
 
 impl Program {
-    /// Reads the executable `file`, found at `exe` and called `name`.
+    /// Reads the executable `file`, called `name`.
     ///
     /// # Errors
     ///
     /// If it is not a Go program of a version that gotracer knows, for this machine's processor.
-    pub fn open(exe: &Path, name: String, file: File) -> Result<Self, TraceeError> {
+    pub fn open(name: String, file: File) -> Result<Self, TraceeError> {
+        // By our own descriptor: probes go into the file that was read and no other, also if the process replaces its
+        // program in between, or somebody the file.
+        let exe = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let binary = match Binary::open(file) {
             Ok(binary) => binary,
             Err(why) => return Err(TraceeError::Binary { exe: name, why }),
@@ -97,13 +101,7 @@ impl Program {
         };
         // Without names, reasons are shown as numbers.
         let wait_reasons = WaitReasons::of(&binary).unwrap_or_default();
-        Ok(Self {
-            exe: exe.to_owned(),
-            name,
-            binary: Arc::new(binary),
-            layout: Arc::new(layout),
-            wait_reasons: Arc::new(wait_reasons),
-        })
+        Ok(Self { exe, name, binary: Arc::new(binary), layout: Arc::new(layout), wait_reasons: Arc::new(wait_reasons) })
     }
 
     /// Reads the executable of `process`.
@@ -113,7 +111,7 @@ impl Program {
     /// As [`Self::open`], and if the process is gone or we may not.
     pub fn of(process: &Process) -> Result<Self, TraceeError> {
         let file = process.open_exe()?;
-        Self::open(&process.exe(), process.exe_name()?, file)
+        Self::open(process.exe_name()?, file)
     }
 }
 

@@ -14,6 +14,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         .map(|&version| trial(format!("seed::while_busy::go{version}"), move || while_busy(version)))
         .collect();
     trials.push(trial("seed::at_rest", at_rest));
+    trials.push(trial("seed::after_a_loss", after_a_loss));
     trials
 }
 
@@ -57,5 +58,32 @@ fn while_busy(version: &str) -> Result<()> {
     // And main.
     findings.equal("live goroutines", trace.summary.live, 2 * PAIRS + 1);
     findings.equal("goroutines created", trace.summary.created, 0);
+    findings.report(&trace)
+}
+
+/// gotracer is stopped while a million goroutines come and go: most events are lost. Once it goes on it must say how many
+/// and, with the goroutines read anew, hold no ghost of those whose end it has missed.
+fn after_a_loss() -> Result<()> {
+    require_root_and_bpf()?;
+    let newest = GO_VERSIONS.last().copied().context("no Go versions")?;
+    let mut program = Program::start(&Program::find(newest, "plain", "storm")?, &[])?;
+    let mut tracer = Gotracer::trace(program.pid(), &["--only", "exec"])?;
+    tracer.child().signal(libc::SIGSTOP)?;
+    program.send("go")?;
+    let tally = program.tally()?;
+    tracer.child().signal(libc::SIGCONT)?;
+    tracer.child().stderr.await_start("repaired after lost events")?;
+    let trace = tracer.stop()?;
+    program.quit_in_peace()?;
+
+    let summary = &trace.summary;
+    let mut findings = Findings::default();
+    findings.holds("nothing was lost: the test tests nothing", summary.lost > 0);
+    findings.holds("more was seen than there was", summary.created <= tally.created);
+    // A goroutine of the storm has three events: its creation, its first run, its end.
+    let told = summary.created + summary.exited + summary.running + summary.blocked + summary.lost;
+    findings.holds(format!("{told} events seen and lost are too few"), told >= 3 * tally.created);
+    // Only main is left.
+    findings.equal("live goroutines", summary.live, 1);
     findings.report(&trace)
 }

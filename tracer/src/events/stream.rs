@@ -108,7 +108,7 @@ impl EventStream {
             _events: events,
         };
         let mut none = Vec::new();
-        stream.losses(MonotonicNs(0), &mut none)?;
+        stream.losses(&mut none)?;
         Ok(stream)
     }
 
@@ -188,26 +188,28 @@ impl EventStream {
             }
             None => self.order.finish(),
         });
-        self.losses(until.unwrap_or_else(now), events)
+        self.losses(events)
     }
 
     /// Appends what the kernel programs have counted as lost since the last call.
     ///
     /// The counters alone are used, not the buffers' own `PERF_RECORD_LOST`, which comes only with a later event.
-    fn losses(&mut self, time: MonotonicNs, events: &mut Vec<Event>) -> Result<(), StreamError> {
+    fn losses(&mut self, events: &mut Vec<Event>) -> Result<(), StreamError> {
         const CAUSES: [(u32, LossCause); wire::COUNTS as usize] = [
             (wire::COUNT_NO_SPACE, LossCause::BufferFull),
             (wire::COUNT_NO_BUFFER, LossCause::NoBuffer),
             (wire::COUNT_UNREADABLE_G, LossCause::UnreadableG),
         ];
         for ((index, cause), before) in CAUSES.into_iter().zip(&mut self.counted) {
-            let now: PerCpuValues<u64> = self.counts.get(&index, 0).map_err(StreamError::Counts)?;
-            before.resize(now.len(), 0);
-            for (cpu, (now, before)) in (0..).zip(now.iter().zip(before)) {
-                if *now > *before {
-                    events.push(Event::Lost { time, cpu, count: *now - *before, cause });
+            let counts: PerCpuValues<u64> = self.counts.get(&index, 0).map_err(StreamError::Counts)?;
+            // Read behind the counters: whatever was lost was lost before.
+            let time = now();
+            before.resize(counts.len(), 0);
+            for (cpu, (count, before)) in (0..).zip(counts.iter().zip(before)) {
+                if *count > *before {
+                    events.push(Event::Lost { time, cpu, count: *count - *before, cause });
                 }
-                *before = *now;
+                *before = *count;
             }
         }
         Ok(())

@@ -308,7 +308,10 @@ impl Session {
         let mut from = events.len();
         events.append(&mut self.pending);
         self.stream.finish(events)?;
-        keep(events, from, |event| (self.started..=ended).contains(&event.time()));
+        // A loss is noticed later than it happens.
+        let wanted =
+            |event: &Event| matches!(event, Event::Lost { .. }) || (self.started..=ended).contains(&event.time());
+        keep(events, from, wanted);
         self.take_in(events, from);
         while !self.pending.is_empty() {
             from = events.len();

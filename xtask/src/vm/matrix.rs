@@ -32,7 +32,7 @@ pub(crate) fn run(args: &VmArgs) -> Result<()> {
             }
         }
     }
-    let text = render(&rows);
+    let text = render(&rows, args.filter.as_deref());
     print!("{text}");
     if !args.short {
         let path = workspace::root().join("docs/kernels.md");
@@ -46,13 +46,16 @@ pub(crate) fn run(args: &VmArgs) -> Result<()> {
 
 type Row = (Cell, Result<Outcome>);
 
-fn render(rows: &[Row]) -> String {
-    let mut text = "# Kernels\n\nWritten by `cargo xtask vm --matrix` from real runs; not to be edited.\n\n\
+fn render(rows: &[Row], filter: Option<&str>) -> String {
+    let named = filter.map(|filter| format!(" whose names have `{filter}` in them")).unwrap_or_default();
+    let option = filter.map(|filter| format!(" --filter {filter}")).unwrap_or_default();
+    let mut text = format!(
+        "# Kernels\n\nWritten by `cargo xtask vm --matrix` from real runs; not to be edited.\n\n\
         Each cell is one virtual machine: a Debian kernel, the statically linked release `gotracer`, the end-to-end \
-        tests and their Go programs of one Go version. It shows passed/failed/skipped. Both architectures are \
+        tests{named} and their Go programs of one Go version. It shows passed/failed/skipped. Both architectures are \
         emulated by QEMU; nothing here ran on arm64 hardware.\n\nOne cell again, with its console:\n\n    \
-        cargo xtask vm --arch aarch64 --kernel 6.1 --go 1.26.6\n"
-        .to_owned();
+        cargo xtask vm --arch aarch64 --kernel 6.1 --go 1.27.3{option}\n"
+    );
     for arch in Arch::ALL {
         let of_arch: Vec<&Row> = rows.iter().filter(|(cell, _)| cell.arch == arch).collect();
         if !of_arch.is_empty() {
@@ -137,11 +140,14 @@ mod tests {
             let results = Results { passed: 4, failed, skipped: vec!["cgo, no gcc".to_owned()], complete: true };
             Ok(Outcome { results, status: 0, release: "6.1.0-9".to_owned(), took: Duration::from_secs(7) })
         };
-        let text = render(&[
-            (cell(Kernel::V6_1, "1.26.6"), outcome(&[])),
-            (cell(Kernel::V6_1, "1.27.3"), outcome(&["counts"])),
-            (cell(Kernel::Newest, "1.26.6"), Err(anyhow::anyhow!("it hung"))),
-        ]);
+        let text = render(
+            &[
+                (cell(Kernel::V6_1, "1.26.6"), outcome(&[])),
+                (cell(Kernel::V6_1, "1.27.3"), outcome(&["counts"])),
+                (cell(Kernel::Newest, "1.26.6"), Err(anyhow::anyhow!("it hung"))),
+            ],
+            None,
+        );
         assert!(text.contains("| 6.1 | 6.1.0-9 | 4/0/1 | **4/1/1** |"), "{text}");
         assert!(text.contains("| newest | ? | **no result** | not run |"), "{text}");
         assert!(text.contains("- failed: `counts` (aarch64, kernel 6.1, Go 1.27.3)"), "{text}");

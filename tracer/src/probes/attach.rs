@@ -24,11 +24,7 @@ use crate::units::Pid;
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/gotracer.bpf.o"));
 
 /// Registers of the architecture that we run on: a probe's registers are this machine's.
-#[cfg(target_arch = "x86_64")]
-const ARCH: u32 = ARCH_X86_64;
-#[cfg(target_arch = "aarch64")]
-const ARCH: u32 = ARCH_ARM64;
-const _: u32 = ARCH_X86_64 ^ ARCH_ARM64;
+const ARCH: u32 = if cfg!(target_arch = "x86_64") { ARCH_X86_64 } else { ARCH_ARM64 };
 
 /// Why the kernel did not take our programs or probes.
 #[derive(Debug, thiserror::Error)]

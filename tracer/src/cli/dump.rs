@@ -1,7 +1,7 @@
 //! `gotracer dump`: all goroutines of a process or of a core file, as they are now.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use regex::Regex;
 
-use super::{Failure, parse_duration};
+use super::{Failure, parse_duration, sink};
 use crate::go_runtime::Globals;
 use crate::output::dump::{DumpFilter, Meta, View, groups, write_groups, write_json, write_sites, write_text};
 use crate::output::{folded, pprof};
@@ -109,12 +109,6 @@ pub(super) fn dump(arguments: &DumpArguments) -> Result<ExitCode, Failure> {
 
 fn open(path: &Path) -> Result<File, Failure> {
     File::open(path).map_err(|error| format!("cannot open {}: {error}", path.display()).into())
-}
-
-fn sink(path: Option<&PathBuf>) -> Result<Box<dyn Write>, Failure> {
-    let Some(path) = path else { return Ok(Box::new(BufWriter::with_capacity(1 << 16, std::io::stdout()))) };
-    let file = File::create(path).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    Ok(Box::new(BufWriter::with_capacity(1 << 20, file)))
 }
 
 /// The auxiliary vector says where the program headers were; they stand behind the ELF header, 64 bytes into the file.

@@ -1,6 +1,6 @@
 //! What `trace` and `run` share: follow a session until it ends, print its events and then its summary.
 
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use super::{Failure, parse_duration};
+use super::{Failure, parse_duration, sink};
 use crate::goroutines::MergeReport;
 use crate::output::{EventName, Filter, json, summary, text};
 use crate::session::{Progress, Session};
@@ -32,22 +32,6 @@ pub(super) struct LiveArguments {
     /// Print to this file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-}
-
-impl LiveArguments {
-    fn sink(&self) -> Result<(Box<dyn Write>, bool), Failure> {
-        Ok(match &self.output {
-            Some(path) => {
-                let file = std::fs::File::create(path).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
-                (Box::new(BufWriter::with_capacity(1 << 20, file)), false)
-            }
-            None => {
-                let stdout = std::io::stdout();
-                let terminal = stdout.is_terminal();
-                (Box::new(BufWriter::with_capacity(1 << 16, stdout)), terminal)
-            }
-        })
-    }
 }
 
 /// A tokio runtime on this thread alone: there is one stream to follow.
@@ -92,7 +76,8 @@ pub(super) async fn follow<T>(
     arguments: &LiveArguments,
     begin: impl FnOnce() -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let (mut out, terminal) = arguments.sink()?;
+    let mut out = sink(arguments.output.as_ref())?;
+    let terminal = arguments.output.is_none() && std::io::stdout().is_terminal();
     let filter = Filter { events: arguments.only.clone(), goid: arguments.goid.map(Goid) };
     let style = text::Style { colour: terminal && std::env::var_os("NO_COLOR").is_none(), start: session.started() };
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -10,7 +10,9 @@ mod run;
 mod trace;
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -55,6 +57,37 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What stands between a command and where its output goes: a failure to write says that it was one. The kind is kept,
+/// for a reader that has gone is no failure.
+struct Output<W>(W);
+
+impl<W: Write> Output<W> {
+    fn named<T>(done: io::Result<T>) -> io::Result<T> {
+        done.map_err(|error| io::Error::new(error.kind(), format!("cannot write the output: {error}")))
+    }
+}
+
+impl<W: Write> Write for Output<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Self::named(self.0.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Self::named(self.0.flush())
+    }
+}
+
+/// Where a command's result goes: to the file at `path`, or to stdout.
+fn sink(path: Option<&PathBuf>) -> Result<Box<dyn Write>, Failure> {
+    Ok(match path {
+        Some(path) => {
+            let file = File::create(path).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+            Box::new(BufWriter::with_capacity(1 << 20, Output(file)))
+        }
+        None => Box::new(BufWriter::with_capacity(1 << 16, Output(io::stdout()))),
+    })
 }
 
 /// Prints a failure and the chain of its causes.

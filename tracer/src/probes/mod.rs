@@ -10,16 +10,19 @@
 //! - [`placement`]: the choice of the instruction, with its reason;
 //! - [`attach`]: the eBPF object, loaded once, and the uprobes of one process;
 //! - [`calibration`]: what a hit costs on this machine;
+//! - [`detail`]: how much the kernel programs tell;
 //! - [`features`]: what this kernel can do, found by trying.
 
 pub mod attach;
 mod bpf;
 pub mod calibration;
 pub mod catalogue;
+pub mod detail;
 pub mod features;
 pub mod instruction;
 mod own_code;
 pub mod placement;
 
 pub use attach::{AttachError, KernelPrograms, Probes};
+pub use detail::Detail;
 pub use placement::{Placement, Verdict, place};

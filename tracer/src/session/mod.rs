@@ -4,7 +4,7 @@
 //! Follows the process through `execve`. Must not know how anything is printed.
 
 mod options;
-mod seed;
+pub(crate) mod seed;
 
 use std::path::Path;
 use std::time::Duration;
@@ -445,7 +445,7 @@ fn subject(tracee: &Tracee) -> Option<Subject> {
 }
 
 /// Where each probe goes.
-fn verdicts(program: &Program) -> Result<Vec<Verdict>, SessionError> {
+pub(crate) fn verdicts(program: &Program) -> Result<Vec<Verdict>, SessionError> {
     let binary: &Binary = &program.binary;
     let verdicts: Vec<Verdict> = PROBES.iter().map(|probe| place(binary, probe)).collect();
     for verdict in &verdicts {

@@ -4,6 +4,8 @@
 //! [`goroutines`](crate::goroutines)): begin, let probes that were under way settle, read, apply a drain that began after
 //! the reading ended, merge. Again after events were lost, which repairs what the loss left wrong.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -25,7 +27,7 @@ const BETWEEN: Duration = Duration::from_secs(1);
 
 /// Why nothing could be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SeedError {
+pub(crate) enum SeedError {
     #[error(transparent)]
     Process(#[from] ProcessError),
     #[error(transparent)]
@@ -38,7 +40,7 @@ pub(super) enum SeedError {
 
 /// Where the reading stands.
 #[derive(Debug)]
-pub(super) enum Seeding {
+pub(crate) enum Seeding {
     /// Nothing to do before this moment.
     Rest(Instant),
     /// Probes under way settle until this moment.
@@ -52,32 +54,32 @@ pub(super) enum Seeding {
 }
 
 /// What to read: everything that a thread of its own needs.
-pub(super) struct Subject {
-    pub(super) pid: Pid,
-    pub(super) start_ticks: u64,
-    pub(super) program: Program,
-    pub(super) bias: LoadBias,
+pub(crate) struct Subject {
+    pub(crate) pid: Pid,
+    pub(crate) start_ticks: u64,
+    pub(crate) program: Program,
+    pub(crate) bias: LoadBias,
 }
 
 impl Seeding {
     /// Begins: from here on the table remembers exits.
-    pub(super) fn begin(table: &mut GoroutineTable) -> Self {
+    pub(crate) fn begin(table: &mut GoroutineTable) -> Self {
         table.begin_snapshot(now());
         Self::Settling(Instant::now() + SETTLE)
     }
 
     /// Nothing to do until events are lost.
-    pub(super) fn rest() -> Self {
+    pub(crate) fn rest() -> Self {
         Self::Rest(Instant::now())
     }
 
     /// Whether the table waits for what is to be read.
-    pub(super) fn is_under_way(&self) -> bool {
+    pub(crate) fn is_under_way(&self) -> bool {
         matches!(self, Self::Settling(_) | Self::Reading(_) | Self::Read(_))
     }
 
     /// Goes on if it is time to: to be called between drains.
-    pub(super) fn advance(&mut self, table: &mut GoroutineTable, subject: impl FnOnce() -> Option<Subject>) {
+    pub(crate) fn advance(&mut self, table: &mut GoroutineTable, subject: impl FnOnce() -> Option<Subject>) {
         let time = Instant::now();
         match self {
             Self::Rest(until) if time >= *until && table.uncertain_since().is_some() => *self = Self::begin(table),
@@ -91,15 +93,23 @@ impl Seeding {
     }
 
     /// Waits for the reading thread; for ever where none reads.
-    pub(super) async fn read(&mut self) -> Result<Snapshot, SeedError> {
+    pub(crate) async fn read(&mut self) -> Result<Snapshot, SeedError> {
         match self {
             Self::Reading(thread) => thread.await?,
             _ => std::future::pending().await,
         }
     }
 
+    /// Takes what the reading thread has read if it is through, without waiting: for who follows many processes.
+    pub(crate) fn take_if_read(&mut self) {
+        let Self::Reading(thread) = self else { return };
+        if let Poll::Ready(read) = Pin::new(thread).poll(&mut Context::from_waker(Waker::noop())) {
+            self.take(read.unwrap_or_else(|error| Err(error.into())));
+        }
+    }
+
     /// Takes what was read, to be merged in its time.
-    pub(super) fn take(&mut self, read: Result<Snapshot, SeedError>) {
+    pub(crate) fn take(&mut self, read: Result<Snapshot, SeedError>) {
         *self = match read {
             Ok(snapshot) => Self::Read(Box::new(snapshot)),
             Err(error) => {
@@ -111,7 +121,7 @@ impl Seeding {
 
     /// Merges what was read, if there is something and all events up to the end of the reading are in the table: all up
     /// to `applied` are.
-    pub(super) fn merge(&mut self, table: &mut GoroutineTable, applied: MonotonicNs) -> Option<MergeReport> {
+    pub(crate) fn merge(&mut self, table: &mut GoroutineTable, applied: MonotonicNs) -> Option<MergeReport> {
         let Self::Read(snapshot) = self else { return None };
         if snapshot.taken_to.is_some_and(|to| to > applied) {
             return None;

@@ -38,6 +38,10 @@ use gotracer_ebpf::{
 #[unsafe(no_mangle)]
 static ARCH: u32 = ARCH_X86_64;
 
+/// Whether every process that replaces its program is told of, or the traced ones alone; the loader sets it.
+#[unsafe(no_mangle)]
+static EVERY_EXEC: u32 = 0;
+
 /// The traced processes by thread group id.
 #[map]
 static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(4096, 0);
@@ -161,10 +165,13 @@ fn nothing(_ctx: ProbeContext) -> u32 {
     0
 }
 
-/// The process has replaced its program: all its goroutines are gone.
+/// The process has replaced its program: all its goroutines are gone. For who looks for processes: a new one may be there.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 fn process_exec(ctx: RawTracePointContext) -> i32 {
-    if let Some((tgid, _)) = target() {
+    // SAFETY: a plain read; volatile because the loader changes the value.
+    let every = unsafe { core::ptr::read_volatile(&raw const EVERY_EXEC) } != 0;
+    if every || target().is_some() {
+        let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
         send(&ctx, &event(tgid, 0, EVENT_EXEC, 0));
     }
     0

@@ -81,6 +81,21 @@ pub enum AttachError {
         #[source]
         source: Box<ProgramError>,
     },
+    /// A probe was refused, for all processes of an executable.
+    #[error("cannot attach to {function}+{into_function} (`{instruction}`) of {exe}")]
+    AttachFile {
+        /// The executable.
+        exe: String,
+        /// The function.
+        function: &'static str,
+        /// Bytes from its entry.
+        into_function: u64,
+        /// What stands there.
+        instruction: String,
+        /// Why.
+        #[source]
+        source: Box<ProgramError>,
+    },
     /// A map could not be used.
     #[error("the kernel refused an operation on the map {map}")]
     Map {
@@ -118,6 +133,20 @@ pub struct EventMaps {
     pub counts: PerCpuArray<MapData, u64>,
 }
 
+/// The uprobes of one executable, for every process that runs it; dropping them detaches them.
+pub struct FileProbes {
+    _links: Vec<UProbeLink>,
+}
+
+/// Of which processes the kernel tells that they replaced their program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Execs {
+    /// Of those that are traced.
+    Traced,
+    /// Of every process: for who looks for new ones.
+    Every,
+}
+
 /// The uprobes of one process; dropping them detaches them.
 pub struct Probes {
     pid: Pid,
@@ -145,8 +174,18 @@ impl KernelPrograms {
     ///
     /// If we may not, or the kernel lacks what the programs need.
     pub fn load() -> Result<(Self, EventMaps), AttachError> {
+        Self::load_with(Execs::Traced)
+    }
+
+    /// Loads the object.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub fn load_with(execs: Execs) -> Result<(Self, EventMaps), AttachError> {
         let mut ebpf = EbpfLoader::new()
             .override_global("ARCH", &ARCH, true)
+            .override_global("EVERY_EXEC", &u32::from(execs == Execs::Every), true)
             .override_global(aya_log::LEVEL, &log_level(), false)
             .load(OBJECT)
             .map_err(|error| {
@@ -203,6 +242,56 @@ impl KernelPrograms {
         Ok(probes)
     }
 
+    /// Attaches `placements` in the executable at `exe` for every process that runs it, now or later. Only those that the
+    /// kernel programs know of ([`Self::begin`]) send events; the others pay for the probes and send nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses one of them; then none stays.
+    pub fn attach_file<'p>(
+        &mut self,
+        exe: &Path,
+        name: &str,
+        placements: impl IntoIterator<Item = &'p Placement>,
+    ) -> Result<FileProbes, AttachError> {
+        let mut links = Vec::new();
+        for placement in placements {
+            let program = self.uprobe(placement.program)?;
+            let location = UProbeAttachLocation::AbsoluteOffset(placement.offset.0);
+            let attached =
+                program.attach(location, exe, UProbeScope::AllProcesses).and_then(|id| program.take_link(id));
+            links.push(attached.map_err(|source| AttachError::AttachFile {
+                exe: name.to_owned(),
+                function: placement.function,
+                into_function: placement.into_function,
+                instruction: placement.instruction.clone(),
+                source: Box::new(source),
+            })?);
+        }
+        Ok(FileProbes { _links: links })
+    }
+
+    /// Tells the kernel programs of a process whose executable has [`FileProbes`]: its events come from here on.
+    ///
+    /// # Errors
+    ///
+    /// If the map refuses, as when it is full.
+    pub fn begin(&mut self, pid: Pid, entry: gotracer_ebpf::Target) -> Result<(), AttachError> {
+        self.targets.insert(pid.0, Entry(entry), 0).map_err(map_error("TARGETS"))
+    }
+
+    /// Forgets a process: no event of it comes any more.
+    ///
+    /// # Errors
+    ///
+    /// If the map refuses.
+    pub fn forget(&mut self, pid: Pid) -> Result<(), AttachError> {
+        match self.targets.remove(&pid.0) {
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(map_error("TARGETS")(error)),
+        }
+    }
+
     /// Forgets a process and detaches its probes.
     ///
     /// Takes some 100 ms a probe, for the kernel waits each time until no CPU can be in it; closing them from several
@@ -212,12 +301,9 @@ impl KernelPrograms {
     ///
     /// If the map refuses; the probes are gone all the same.
     pub fn detach(&mut self, probes: Probes) -> Result<(), AttachError> {
-        let forgotten = self.targets.remove(&probes.pid.0);
+        let forgotten = self.forget(probes.pid);
         drop(probes);
-        match forgotten {
-            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(map_error("TARGETS")(error)),
-        }
+        forgotten
     }
 
     /// A program of the object, loaded when it is first needed.

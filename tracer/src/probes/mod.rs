@@ -23,6 +23,6 @@ pub mod instruction;
 mod own_code;
 pub mod placement;
 
-pub use attach::{AttachError, KernelPrograms, Probes};
+pub use attach::{AttachError, EventMaps, Execs, FileProbes, KernelPrograms, Probes};
 pub use detail::Detail;
 pub use placement::{Placement, Verdict, place};

@@ -3,13 +3,15 @@
 //! One pipeline, and the file tree shows it. A module may use those to its left:
 //!
 //! ```text
-//! live:  process -> binary -> go_runtime -> tracee -> probes -> (kernel) -> events -> goroutines -> governor -> session -> output
+//! live:  process -> binary -> go_runtime -> tracee -> probes -> (kernel) -> events -> goroutines -> governor -> session
+//!        -> recording -> output
 //! dump:  process -> binary -> go_runtime -> tracee -> snapshot -> output
 //! ```
 //!
 //! - what is true of a file ([`binary`], [`go_runtime`]) is kept apart from what is true of a process ([`process`]);
 //!   [`tracee`] brings the two together: one process that runs one Go program;
 //! - [`session`] is the live half put together: one target, attached, its table kept;
+//! - [`recording`] is what a session saw, in a file, and read from there again;
 //! - [`cli`] stands at the end: the only place that prints, reads flags, or decides an exit code;
 //! - [`units`] lies under all: the newtypes for addresses, ids and times.
 
@@ -23,6 +25,7 @@ pub mod governor;
 pub mod output;
 pub mod probes;
 pub mod process;
+pub mod recording;
 pub mod session;
 pub mod snapshot;
 pub mod tracee;

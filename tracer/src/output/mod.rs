@@ -22,7 +22,7 @@ pub trait Names {
 }
 
 /// A `go` statement: the function it stands in, and its line.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct SiteName {
     /// The function; its address in hexadecimal where the executable has no name for it.
     pub function: std::sync::Arc<str>,

@@ -13,6 +13,7 @@
 //! - [`cli`] stands at the end: the only place that prints, reads flags, or decides an exit code;
 //! - [`units`] lies under all: the newtypes for addresses, ids and times.
 
+pub mod analysis;
 pub mod binary;
 pub mod cli;
 pub mod events;

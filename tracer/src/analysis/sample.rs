@@ -77,6 +77,28 @@ pub struct SiteSample {
     pub counts_down: bool,
 }
 
+impl SiteSample {
+    /// A site without live goroutines.
+    #[must_use]
+    pub fn empty(key: SiteKey) -> Self {
+        Self {
+            key,
+            live: 0,
+            parked: 0,
+            created: None,
+            exited: None,
+            lifetimes: None,
+            ages: Ages::default(),
+            young_ages: Ages::default(),
+            stack_bytes: 0,
+            places: Vec::new(),
+            creators: Vec::new(),
+            deferred: false,
+            counts_down: false,
+        }
+    }
+}
+
 /// So many places are kept of a site.
 pub const PLACES: usize = 8;
 
@@ -166,14 +188,19 @@ pub struct WaitFacts {
     pub period_ns: Option<u64>,
     /// Goroutines that can also be ended by a `context`'s Done channel (a select with an unbuffered `chan struct{}`).
     pub done: u64,
-    /// Who holds the mutex, as far as it was found: a goroutine, with its stack's first line of the program.
-    pub holder: Option<(Goid, Arc<str>)>,
+    /// Who seems to hold the mutex: a goroutine that has it on its stack and does not wait for it.
+    pub holder: Option<Goid>,
+    /// The counter of one of the wait groups.
+    pub counter: Option<u64>,
 }
 
 /// How many of some goroutines are known to have lasted how long: bucket `i` counts the ages from 2^i to 2^(i+1) - 1 in
 /// units of 2^24 ns (16.8 ms), the first all below, the last all above.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ages([u32; Ages::BUCKETS]);
+pub struct Ages {
+    counts: [u32; Ages::BUCKETS],
+    oldest_ns: u64,
+}
 
 impl Ages {
     /// Buckets: up to 2^47 ns, 39 hours.
@@ -183,14 +210,15 @@ impl Ages {
     /// Counts one of that age.
     pub fn add(&mut self, ns: u64) {
         let bucket = (ns >> Self::UNIT).checked_ilog2().unwrap_or_default() as usize;
-        let count = &mut self.0[bucket.min(Self::BUCKETS - 1)];
+        let count = &mut self.counts[bucket.min(Self::BUCKETS - 1)];
         *count = count.saturating_add(1);
+        self.oldest_ns = self.oldest_ns.max(ns);
     }
 
     /// The counts.
     #[must_use]
     pub fn buckets(&self) -> &[u32; Self::BUCKETS] {
-        &self.0
+        &self.counts
     }
 
     /// The least age in bucket `i`, in nanoseconds.
@@ -202,7 +230,13 @@ impl Ages {
     /// How many are at least as old as bucket `i` begins.
     #[must_use]
     pub fn at_least(&self, i: usize) -> u64 {
-        self.0.iter().skip(i).map(|n| u64::from(*n)).sum()
+        self.counts.iter().skip(i).map(|n| u64::from(*n)).sum()
+    }
+
+    /// The age of the oldest, in nanoseconds; 0 for none.
+    #[must_use]
+    pub fn oldest_ns(&self) -> u64 {
+        self.oldest_ns
     }
 
     /// All.

@@ -11,9 +11,10 @@ use serde::Serialize;
 use super::attach::{AttachError, KernelPrograms};
 use super::catalogue::Event;
 use super::instruction::Execution;
+use super::own_code;
 use super::placement::Placement;
 use crate::process::{Process, ProcessError};
-use crate::units::{FileOffset, Pc, Pid, RemoteAddr};
+use crate::units::{Pc, Pid, RemoteAddr};
 
 /// What one hit costs the target, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -47,8 +48,8 @@ pub enum CalibrationError {
     #[error(transparent)]
     Process(#[from] ProcessError),
     /// A function of ours is not where our maps say.
-    #[error("gotracer's own code is not in its maps")]
-    NotMapped,
+    #[error(transparent)]
+    NotMapped(#[from] std::io::Error),
 }
 
 /// A function with an instruction to probe: takes the address that the kernel program takes for a g.
@@ -99,14 +100,6 @@ const SUBJECTS: [Subject; 2] = {
 /// If the probes cannot be attached.
 pub fn calibrate(programs: &mut KernelPrograms) -> Result<Cost, CalibrationError> {
     let us = Process::open(Pid(std::process::id()))?;
-    let mappings = us.exe_mappings()?;
-    let offset_of = |address: RemoteAddr| {
-        mappings
-            .iter()
-            .find(|m| (m.start..m.end).contains(&address))
-            .map(|m| FileOffset(address.0 - m.start.0 + m.offset.0))
-            .ok_or(CalibrationError::NotMapped)
-    };
     // A "g" of one word, its goid.
     let entry = gotracer_ebpf::Target::default();
     let mut cost = Cost { emulated_ns: 0.0, single_stepped_ns: 0.0 };
@@ -117,7 +110,7 @@ pub fn calibrate(programs: &mut KernelPrograms) -> Result<Cost, CalibrationError
             function: "gotracer's own",
             program: "running_at_call",
             pc: Pc(address.0),
-            offset: offset_of(address)?,
+            offset: own_code::file_offset(address)?,
             into_function: subject.probe_at,
             instruction: subject.name.to_owned(),
             execution: subject.execution,

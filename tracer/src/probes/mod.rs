@@ -9,12 +9,16 @@
 //! - [`catalogue`]: which probes there are, and the ranked places at which each finds its values;
 //! - [`placement`]: the choice of the instruction, with its reason;
 //! - [`attach`]: the eBPF object, loaded once, and the uprobes of one process;
-//! - [`calibration`]: what a hit costs on this machine.
+//! - [`calibration`]: what a hit costs on this machine;
+//! - [`features`]: what this kernel can do, found by trying.
 
 pub mod attach;
+mod bpf;
 pub mod calibration;
 pub mod catalogue;
+pub mod features;
 pub mod instruction;
+mod own_code;
 pub mod placement;
 
 pub use attach::{AttachError, KernelPrograms, Probes};

@@ -22,7 +22,7 @@ use crate::units::{FileOffset, Goid, Pid};
 /// Print every goroutine of a Go process with its stack, without stopping it
 #[derive(Args)]
 #[command(after_help = "\
-Without a form, prints what Go's own /debug/pprof/goroutine?debug=2 prints, arguments as (...).
+Without a form, prints what Go's own /debug/pprof/goroutine?debug=2 prints.
 `[chan receive, 12 minutes]`: the runtime notices a wait when the collector next runs, so it may be longer.
 
 Examples:
@@ -46,6 +46,12 @@ pub(super) struct DumpArguments {
     exe: Option<PathBuf>,
     #[command(flatten)]
     form: Form,
+    /// With --json, the arguments of calls too: the words that Go prints in its tracebacks
+    #[arg(long, conflicts_with_all = ["no_args", "group", "folded", "pprof", "sites"])]
+    args: bool,
+    /// Print the arguments of calls as (...): equal stacks are equal text then
+    #[arg(long)]
+    no_args: bool,
     /// Print to this file instead of stdout
     #[arg(short, long, value_name = "FILE", conflicts_with = "pprof")]
     output: Option<PathBuf>,
@@ -134,11 +140,13 @@ fn print(
     let (binary, layout) = (&*program.binary, &*program.layout);
     let globals = Globals::of(binary, layout);
     let source = Source { memory, binary, layout, globals: &globals, reasons: &program.wait_reasons, bias };
-    let snapshot = snapshot::take(&source)?;
+    let form = &arguments.form;
+    let is_text = !(form.group || form.json || form.folded || form.sites || form.pprof.is_some());
+    let with_arguments = arguments.args || (is_text && !arguments.no_args);
+    let snapshot = snapshot::take(&source, snapshot::Options { arguments: with_arguments, ..Default::default() })?;
     let stats = arguments.form.json.then(|| RuntimeStats::read(&source, &snapshot));
     let view = View::new(&snapshot, Symbols::new(binary), &program.wait_reasons, bias);
     let selected = view.select(&filter(arguments));
-    let form = &arguments.form;
     if form.json {
         let go_version = binary.version().to_string();
         let (exe, go_version) = (program.name.as_str(), go_version.as_str());

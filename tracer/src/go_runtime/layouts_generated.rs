@@ -469,6 +469,9 @@ pub(super) const TABLES: &[Table] = &[
                 ("gcdatamask.bytedata", 504, 8), ("gcbssmask.n", 512, 4), ("gcbssmask.bytedata", 520, 8),
                 ("textsectmap", 312, 24), ("next", 544, 8),
             ]),
+            ("runtime.dbgVar", 24, &[
+                ("name", 0, 16),
+            ]),
         ],
     },
     Table {
@@ -590,6 +593,9 @@ pub(super) const TABLES: &[Table] = &[
                 ("types", 280, 8), ("etypes", 288, 8), ("gofunc", 304, 8), ("gcdatamask.n", 496, 4),
                 ("gcdatamask.bytedata", 504, 8), ("gcbssmask.n", 512, 4), ("gcbssmask.bytedata", 520, 8),
                 ("textsectmap", 312, 24), ("next", 544, 8),
+            ]),
+            ("runtime.dbgVar", 24, &[
+                ("name", 0, 16),
             ]),
         ],
     },
@@ -716,6 +722,9 @@ pub(super) const TABLES: &[Table] = &[
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 584, 8),
             ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
+            ]),
         ],
     },
     Table {
@@ -840,6 +849,9 @@ pub(super) const TABLES: &[Table] = &[
                 ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 584, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
             ]),
         ],
     },
@@ -969,6 +981,9 @@ pub(super) const TABLES: &[Table] = &[
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 584, 8),
             ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
+            ]),
         ],
     },
     Table {
@@ -1096,6 +1111,9 @@ pub(super) const TABLES: &[Table] = &[
                 ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 584, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
             ]),
         ],
     },
@@ -1235,6 +1253,9 @@ pub(super) const TABLES: &[Table] = &[
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
             ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
+            ]),
         ],
     },
     Table {
@@ -1372,6 +1393,9 @@ pub(super) const TABLES: &[Table] = &[
                 ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
             ]),
         ],
     },
@@ -1514,6 +1538,12 @@ pub(super) const TABLES: &[Table] = &[
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
             ]),
+            ("runtime.synctestGroup", 136, &[
+                ("root", 88, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
+            ]),
         ],
     },
     Table {
@@ -1654,6 +1684,12 @@ pub(super) const TABLES: &[Table] = &[
                 ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
+            ]),
+            ("runtime.synctestGroup", 136, &[
+                ("root", 88, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
             ]),
         ],
     },
@@ -1802,6 +1838,12 @@ pub(super) const TABLES: &[Table] = &[
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
             ]),
+            ("runtime.synctestBubble", 144, &[
+                ("id", 72, 8), ("root", 88, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
+            ]),
         ],
     },
     Table {
@@ -1949,6 +1991,12 @@ pub(super) const TABLES: &[Table] = &[
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
             ]),
+            ("runtime.synctestBubble", 144, &[
+                ("id", 72, 8), ("root", 88, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
+            ]),
         ],
     },
     Table {
@@ -2095,6 +2143,12 @@ pub(super) const TABLES: &[Table] = &[
                 ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 544, 4),
                 ("gcdatamask.bytedata", 552, 8), ("gcbssmask.n", 560, 4), ("gcbssmask.bytedata", 568, 8),
                 ("textsectmap", 336, 24), ("next", 584, 8),
+            ]),
+            ("runtime.synctestBubble", 144, &[
+                ("id", 72, 8), ("root", 88, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
             ]),
         ],
     },
@@ -2243,6 +2297,12 @@ pub(super) const TABLES: &[Table] = &[
                 ("gcdatamask.bytedata", 552, 8), ("gcbssmask.n", 560, 4), ("gcbssmask.bytedata", 568, 8),
                 ("textsectmap", 336, 24), ("next", 584, 8),
             ]),
+            ("runtime.synctestBubble", 144, &[
+                ("id", 72, 8), ("root", 88, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
+            ]),
         ],
     },
     Table {
@@ -2390,6 +2450,12 @@ pub(super) const TABLES: &[Table] = &[
                 ("gcdatamask.bytedata", 528, 8), ("gcbssmask.n", 536, 4), ("gcbssmask.bytedata", 544, 8),
                 ("textsectmap", 360, 24), ("next", 560, 8),
             ]),
+            ("runtime.synctestBubble", 144, &[
+                ("id", 72, 8), ("root", 88, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
+            ]),
         ],
     },
     Table {
@@ -2536,6 +2602,12 @@ pub(super) const TABLES: &[Table] = &[
                 ("types", 296, 8), ("etypes", 312, 8), ("gofunc", 344, 8), ("gcdatamask.n", 520, 4),
                 ("gcdatamask.bytedata", 528, 8), ("gcbssmask.n", 536, 4), ("gcbssmask.bytedata", 544, 8),
                 ("textsectmap", 360, 24), ("next", 560, 8),
+            ]),
+            ("runtime.synctestBubble", 144, &[
+                ("id", 72, 8), ("root", 88, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
             ]),
         ],
     },

@@ -895,4 +895,24 @@ structs! {
         /// The next module: a plugin's.
         next: Field = "next";
     }
+
+    /// `runtime.synctestBubble`: what goroutines under `testing/synctest` have in common; `synctestGroup` in Go 1.24.
+    ///
+    /// <https://github.com/golang/go/blob/go1.27.3/src/runtime/synctest.go#L15-L45>
+    synctest_bubble: Option<SynctestBubbleLayout> = SynctestBubbleLayout("runtime.synctestBubble"|"runtime.synctestGroup"), since(24), {
+        /// Its number.
+        id: Option<Field> = "id", since(25);
+        /// The goroutine that made it, whose number is the group's in Go 1.24.
+        root: Field = "root";
+    }
+
+    /// `runtime.dbgVar`: a setting of GODEBUG.
+    ///
+    /// <https://github.com/golang/go/blob/go1.27.3/src/runtime/runtime1.go#L295-L300>
+    debug_variable: Option<DebugVariableLayout> = DebugVariableLayout("runtime.dbgVar"), ALWAYS, {
+        /// Its name.
+        name: Field = "name";
+        /// Its value, an `int32`, where it may change while the program runs; else 0.
+        atomic: Option<Field> = "atomic", since(21);
+    }
 }

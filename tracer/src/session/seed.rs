@@ -152,7 +152,7 @@ fn read(subject: &Subject) -> Result<Snapshot, SeedError> {
     let memory = LiveMemory::new(&process);
     let source =
         Source { memory: &memory, binary, layout, globals: &globals, reasons: wait_reasons, bias: subject.bias };
-    Ok(snapshot::take(&source)?)
+    Ok(snapshot::take(&source, snapshot::Options::default())?)
 }
 
 /// The table's view of a goroutine; `None` for one that does not live (any more).

@@ -9,7 +9,10 @@
 
 mod allgs;
 mod ancestors;
+mod arguments;
+mod bubbles;
 mod collect;
+mod godebug;
 mod labels;
 mod objects;
 mod raw;
@@ -119,6 +122,8 @@ pub struct Goroutine {
     /// `g.waitsince`, nanoseconds of the target's monotonic clock. The collector sets it when it comes across a goroutine
     /// that waits (`gcMarkTermination`, markroot), so it is late by up to a cycle, and often not set.
     pub wait_since: Option<MonotonicNs>,
+    /// `wait_since` is the moment of its block, which was seen: see [`crate::session::Session::refine`].
+    pub wait_seen: bool,
     /// `g.parentGoid`; 0 up to Go 1.20, which does not say, and for the first goroutines.
     pub parent: Goid,
     /// `g.gopc`: the return address of its `go` statement.
@@ -220,6 +225,11 @@ pub struct Snapshot {
     waits: Vec<Wait>,
     labels: HashMap<RemoteAddr, Vec<(String, String)>>,
     ancestors: HashMap<RemoteAddr, Vec<Ancestor>>,
+    /// Whether this program's own tracebacks tell profiler labels: GODEBUG=tracebacklabels, on from Go 1.27.
+    pub traceback_labels: bool,
+    bubbles: HashMap<RemoteAddr, u64>,
+    with_arguments: bool,
+    arguments: arguments::Arguments,
     /// When reading began, on the target's monotonic clock; `None` where time stands still.
     pub taken_from: Option<MonotonicNs>,
     /// When it ended.
@@ -241,6 +251,12 @@ impl Snapshot {
     #[must_use]
     pub fn labels(&self, goroutine: &Goroutine) -> Option<&[(String, String)]> {
         self.labels.get(&goroutine.labels).map(Vec::as_slice)
+    }
+
+    /// The number of the `testing/synctest` bubble that `goroutine` is in.
+    #[must_use]
+    pub fn bubble(&self, goroutine: &Goroutine) -> Option<u64> {
+        self.bubbles.get(&goroutine.address).copied()
     }
 
     /// Who created `goroutine`, and who created them, with GODEBUG=tracebackancestors; else nobody.
@@ -271,32 +287,43 @@ impl Snapshot {
     }
 }
 
-/// Takes a snapshot with as many threads as the machine has processors, four at most: beyond that the memory is the bound.
+/// How a snapshot is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Threads that read. By default as many as the machine has processors, four at most: beyond that the memory is the
+    /// bound.
+    pub threads: usize,
+    /// Whether the arguments of calls are kept. By default not: see [`Snapshot::arguments`].
+    pub arguments: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { threads: processors.min(4), arguments: false }
+    }
+}
+
+/// Takes a snapshot.
 ///
 /// # Errors
 ///
 /// If the list of goroutines cannot be found or read. If the process ends on the way, what was read comes back, marked
 /// [`Snapshot::incomplete`].
-pub fn take(source: &Source<'_>) -> Result<Snapshot, SnapshotError> {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    take_with(source, processors.min(4))
-}
-
-/// As [`take`], with so many threads.
-///
-/// # Errors
-///
-/// As [`take`].
-pub fn take_with(source: &Source<'_>, threads: usize) -> Result<Snapshot, SnapshotError> {
+pub fn take(source: &Source<'_>, options: Options) -> Result<Snapshot, SnapshotError> {
     let taken_from = source.memory.now();
     if !source.is_of_this_program() {
         return Err(SnapshotError::OtherProgram);
     }
     let list = allgs::read(source)?;
-    let (found, error) = collect::collect(source, &list.addresses, threads);
+    let minor = source.binary.version().minor();
+    let (found, error) = collect::collect(source, &list.addresses, options.threads, options.arguments);
     let mut snapshot = Snapshot { taken_from, listed: list.addresses.len(), ..Snapshot::default() };
+    snapshot.with_arguments = options.arguments;
     let mut unreadable: Option<(usize, RemoteAddr)> = None;
-    for part in found {
+    let mut bubbles = Vec::new();
+    for mut part in found {
+        bubbles.append(&mut part.bubbles);
         snapshot.absorb(part, &mut unreadable);
     }
     snapshot.goroutines.sort_unstable_by_key(|g| g.goid);
@@ -304,6 +331,10 @@ pub fn take_with(source: &Source<'_>, threads: usize) -> Result<Snapshot, Snapsh
     snapshot.ancestors = ancestors::read(source, snapshot.goroutines.iter().map(|g| g.ancestors));
     // Labels are never changed once they are set, so they need not be read in time with the rest.
     snapshot.labels = labels::read(source, snapshot.goroutines.iter().map(|g| g.labels));
+    snapshot.bubbles = bubbles::read(source, &bubbles);
+    // Go 1.26 can tell them, from 1.27 on it does unless told not to.
+    let setting = if minor < 26 { None } else { godebug::setting(source, "tracebacklabels") };
+    snapshot.traceback_labels = setting.map_or(minor >= 27, |value| value == 1);
     snapshot.incomplete = if let Some(error) = error {
         Some(Incomplete::Ended { listed: list.addresses.len(), why: error.to_string() })
     } else if let Some((count, first)) = unreadable {
@@ -319,6 +350,7 @@ impl Snapshot {
         let ids: Vec<StackId> = part.stacks.iter().map(|(_, stack)| self.stacks.intern(stack.clone())).collect();
         let base = self.waits.len() as u32;
         self.waits.extend(part.waits);
+        self.arguments.absorb(part.arguments);
         self.goroutines.extend(part.goroutines.into_iter().map(|mut g| {
             if let StackState::Read(id) = g.stack
                 && let Some(&id) = ids.get(id.index())

@@ -111,6 +111,7 @@ pub(super) struct RawG {
     pub(super) ancestors: u64,
     pub(super) waiting: u64,
     pub(super) labels: u64,
+    pub(super) bubble: u64,
     pub(super) running_cleanups: bool,
 }
 
@@ -142,6 +143,7 @@ impl RawG {
             ancestors: word(g.ancestors)?,
             waiting: word(g.waiting)?,
             labels: word(g.labels)?,
+            bubble: maybe(g.bubble)?,
             running_cleanups: maybe(g.running_cleanups)? != 0,
         })
     }

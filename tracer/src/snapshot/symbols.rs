@@ -39,6 +39,10 @@ pub struct ShownFrame<'a> {
     pub inlined: bool,
     /// The physical frame's program counter.
     pub pc: Pc,
+    /// Its place in the code: of a call the call, before `pc`.
+    pub at: Pc,
+    /// The physical frame's place among the program counters of its stack.
+    pub index: usize,
 }
 
 /// The end of a traceback.
@@ -71,6 +75,7 @@ struct Logical<'a> {
 #[derive(Debug)]
 struct Physical<'a> {
     entry: Pc,
+    at: Pc,
     /// Innermost first, the last not inlined.
     logical: Vec<Logical<'a>>,
 }
@@ -138,6 +143,8 @@ impl<'a> Symbols<'a> {
                         offset: (!logical.inlined && within > 0).then_some(within),
                         inlined: logical.inlined,
                         pc,
+                        at: physical.at,
+                        index: i,
                     });
                 }
                 if !logical.inlined {
@@ -166,6 +173,8 @@ impl<'a> Symbols<'a> {
                     offset: (within > 0).then_some(within),
                     inlined: innermost.inlined,
                     pc,
+                    at: physical.at,
+                    index: i,
                 });
             }
         }
@@ -199,6 +208,13 @@ impl<'a> Symbols<'a> {
         })
     }
 
+    /// What Go prints between the parentheses of a call, of those argument words; `...` of an inlined one, and where the
+    /// words are not known.
+    #[must_use]
+    pub fn arguments(&self, frame: &ShownFrame<'_>, words: Option<&[u64]>) -> String {
+        if frame.inlined { "...".to_owned() } else { super::arguments::text(self.binary, frame.at, words) }
+    }
+
     /// The name of the function that starts at `pc`; `None` where there is none.
     #[must_use]
     pub fn function(&self, pc: Pc) -> Option<&'a str> {
@@ -223,7 +239,7 @@ impl<'a> Symbols<'a> {
                 func_id: frame.func_id,
                 inlined: frame.inlined,
             });
-            Rc::new(Physical { entry, logical: logical.collect() })
+            Rc::new(Physical { entry, at, logical: logical.collect() })
         });
         if self.known.len() < KNOWN_LIMIT {
             self.known.insert((pc, trap), physical.clone());

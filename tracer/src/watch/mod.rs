@@ -243,7 +243,7 @@ impl Reader {
             reasons: &program.wait_reasons,
             bias: self.bias,
         };
-        let snapshot = snapshot::take(&source)?;
+        let snapshot = snapshot::take(&source, snapshot::Options::default())?;
         let runtime = RuntimeStats::read(&source, &snapshot);
         let time = snapshot.taken_to.unwrap_or_else(now);
         let mut sample = observe(&source, &snapshot, &runtime, time, &mut self.census, &self.parents);

@@ -39,7 +39,7 @@ pub struct ShownFrame<'a> {
     pub inlined: bool,
     /// The physical frame's program counter.
     pub pc: Pc,
-    /// Its place in the code: of a call the call, before `pc`.
+    /// The place in the code by which Go tells whether its arguments are live.
     pub at: Pc,
     /// The physical frame's place among the program counters of its stack.
     pub index: usize,
@@ -69,12 +69,14 @@ struct Logical<'a> {
     start_line: u32,
     func_id: u8,
     inlined: bool,
+    at: Pc,
 }
 
 /// What is known of one program counter.
 #[derive(Debug)]
 struct Physical<'a> {
     entry: Pc,
+    /// Of a call the call, before the program counter.
     at: Pc,
     /// Innermost first, the last not inlined.
     logical: Vec<Logical<'a>>,
@@ -143,7 +145,8 @@ impl<'a> Symbols<'a> {
                         offset: (!logical.inlined && within > 0).then_some(within),
                         inlined: logical.inlined,
                         pc,
-                        at: physical.at,
+                        // Go 1.21 made it the frame's own; before, it was the place of the outermost inlined call.
+                        at: if self.minor < 21 { logical.at } else { physical.at },
                         index: i,
                     });
                 }
@@ -191,6 +194,7 @@ impl<'a> Symbols<'a> {
             start_line: 0,
             func_id: function.func_id(),
             inlined: false,
+            at: gopc,
         };
         if goid == Goid(1) || !self.shows(&own, false, Callee::default()) {
             return None;
@@ -238,6 +242,7 @@ impl<'a> Symbols<'a> {
                 start_line: frame.start_line.unwrap_or_default(),
                 func_id: frame.func_id,
                 inlined: frame.inlined,
+                at: frame.at,
             });
             Rc::new(Physical { entry, at, logical: logical.collect() })
         });

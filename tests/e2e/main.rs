@@ -6,6 +6,7 @@
 mod attach;
 mod check;
 mod dump;
+mod dump_watched;
 mod exec;
 mod executables;
 mod leaves_no_trace;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         attach::trials(),
         exec::trials(),
         dump::trials(),
+        dump_watched::trials(),
         executables::trials(),
         leaves_no_trace::trials(),
         refusals::trials(),

@@ -46,7 +46,8 @@ pub fn parse(text: &str) -> Result<BTreeMap<u64, Traced>> {
         });
         let (goid, state, labels) = parsed.with_context(|| format!("{head:?} is no head of a goroutine"))?;
         let goid = goid.parse().with_context(|| format!("no number in {head:?}"))?;
-        let traced = Traced { state: state.to_owned(), labels: labels.to_owned(), lines: lines.map(str::to_owned).collect() };
+        let traced =
+            Traced { state: state.to_owned(), labels: labels.to_owned(), lines: lines.map(str::to_owned).collect() };
         ensure!(found.insert(goid, traced).is_none(), "goroutine {goid} is there twice");
     }
     Ok(found)

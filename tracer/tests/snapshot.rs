@@ -129,8 +129,8 @@ fn a_recording_says_what_the_process_said() {
     let image = MemoryImage::parse(&image.to_bytes()).expect("its own form");
     let text = all_forms(program, globals, &image).expect("a snapshot");
     assert_eq!(text, *live);
-    assert!(text.matches("main.wait(...)").count() == 40, "{text}");
-    assert!(text.contains("panic(...)") && text.contains("frames elided"), "{text}");
+    assert!(text.matches("main.wait(").count() == 40, "{text}");
+    assert!(text.contains("panic({0x") && text.contains("frames elided"), "{text}");
 }
 
 #[test]

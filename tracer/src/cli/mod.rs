@@ -8,6 +8,7 @@ mod live;
 mod logger;
 mod run;
 mod trace;
+mod watch;
 
 use std::error::Error;
 use std::fs::File;

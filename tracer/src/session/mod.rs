@@ -4,6 +4,7 @@
 //! Follows the process through `execve`. Must not know how anything is printed.
 
 mod options;
+mod refine;
 pub(crate) mod seed;
 
 use std::path::Path;
@@ -283,6 +284,12 @@ impl Session {
     #[must_use]
     pub fn table(&self) -> &GoroutineTable {
         &self.table
+    }
+
+    /// The process and its program; `None` between two of its programs.
+    #[must_use]
+    pub fn tracee(&self) -> Option<&Tracee> {
+        self.tracee.as_ref()
     }
 
     /// Names for what the table and the events hold now.

@@ -168,6 +168,12 @@ impl Goroutine {
         self.stack_hi.0.saturating_sub(self.stack_lo.0)
     }
 
+    /// Whether it waits.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.status == Status::Waiting
+    }
+
     /// Bytes of stack in use where that is known.
     #[must_use]
     pub fn stack_used(&self) -> Option<u64> {

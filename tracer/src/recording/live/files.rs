@@ -137,6 +137,14 @@ impl Files {
         Ok(())
     }
 
+    /// Takes this file away again.
+    pub(super) fn remove(&self) {
+        for file in [Some(&self.main), self.beside.as_ref()].into_iter().flatten() {
+            // What cannot be removed stays; the failure that led here is told.
+            let _ = std::fs::remove_file(&file.path);
+        }
+    }
+
     /// The next file of several.
     pub(super) fn next(&mut self) -> io::Result<()> {
         self.bytes_before = self.bytes();

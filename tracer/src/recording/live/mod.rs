@@ -7,6 +7,7 @@
 //! - [`symbolise`] turns what a session has into [`Item`]s, names and all;
 //! - [`files`] writes bytes so that a file is whole whatever happens, and begins a new one where that is wanted.
 
+mod convert;
 mod files;
 mod symbolise;
 
@@ -17,6 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub use convert::Convert;
 pub use files::{FilesError, Limits, Paths};
 
 use super::{Encode, End, Header, Item, Parts, Program, wall_offset_ns};
@@ -113,6 +115,10 @@ pub struct Outcome {
     pub end: End,
     /// Why it ended before it was told to, if it did.
     pub stopped: Option<Stop>,
+    /// Bytes written, in all files.
+    pub bytes: u64,
+    /// Files that were begun.
+    pub files: u64,
 }
 
 /// Why a recording ended before it was told to.
@@ -258,6 +264,8 @@ impl Recorder {
             stopped: Some(Stop::Failed(io::Error::other(
                 "the recording thread ended badly: this is a bug in gotracer",
             ))),
+            bytes: 0,
+            files: 0,
         };
         joined.and_then(Result::ok).unwrap_or_else(broken)
     }
@@ -341,7 +349,8 @@ impl Thread {
         queue.messages.clear();
         self.shared.gauges.stopped.store(true, Relaxed);
         drop(queue);
-        Outcome { end: self.end, stopped: self.stop }
+        let gauges = &self.shared.gauges;
+        Outcome { end: self.end, stopped: self.stop, bytes: gauges.bytes(), files: gauges.files() }
     }
 
     /// What there is, once there is something or it is time to flush; `None` once nothing can come any more.

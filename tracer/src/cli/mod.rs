@@ -2,10 +2,12 @@
 //!
 //! stdout carries the result, stderr the rest. Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 findings with `--fail`.
 
+mod convert;
 mod doctor;
 mod dump;
 mod live;
 mod logger;
+mod record;
 mod run;
 mod trace;
 mod watch;
@@ -36,6 +38,8 @@ enum Command {
     Trace(trace::TraceArguments),
     Run(run::RunArguments),
     Dump(dump::DumpArguments),
+    Record(record::RecordArguments),
+    Convert(convert::ConvertArguments),
     Doctor(doctor::DoctorArguments),
 }
 
@@ -48,6 +52,8 @@ pub fn main() -> ExitCode {
         Command::Trace(arguments) => trace::trace(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Dump(arguments) => dump::dump(&arguments),
+        Command::Record(arguments) => record::record(&arguments),
+        Command::Convert(arguments) => convert::convert(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
     };
     match done {
@@ -131,6 +137,28 @@ fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
     std::time::Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())
 }
 
+/// Parses a size as people write it: `500kB`, `100MB`, `1GB`, `64MiB`, or bytes without a unit.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no size; write 500kB, 100MB, 1GB or 64MiB");
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let bytes = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" => 1e3,
+        "m" | "mb" => 1e6,
+        "g" | "gb" => 1e9,
+        "t" | "tb" => 1e12,
+        "kib" => 1024.0,
+        "mib" => 1024.0 * 1024.0,
+        "gib" => 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(wrong()),
+    };
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let size = number * bytes;
+    // Beyond what any disk holds, and below what means anything.
+    if (1.0..1e18).contains(&size) { Ok(size as u64) } else { Err(wrong()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,6 +172,18 @@ mod tests {
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
         for wrong in ["", "s", "5x", "1.2.3s", "-1s", "1e400h"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in
+            [("1", 1), ("500kB", 500_000), ("1.5GB", 1_500_000_000), ("64MiB", 64 << 20), ("2m", 2_000_000)]
+        {
+            assert_eq!(parse_size(text), Ok(bytes));
+        }
+        for wrong in ["", "MB", "0", "-1MB", "5 MB", "1e30GB", "1.2.3MB", "9999999999TB"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -6,6 +6,7 @@ pub mod dump;
 pub mod folded;
 pub mod json;
 pub mod pprof;
+pub mod recording;
 pub mod summary;
 pub mod text;
 

@@ -7,11 +7,13 @@
 //! - [`Item`] is the noun of this stage. A [`Source`] gives items, an [`Encode`] turns them into bytes: recording is
 //!   session -> items -> bytes, converting is source -> items -> bytes, reporting is source -> items -> figures;
 //! - [`names`] keeps the definitions among the items and gives names by them;
+//! - [`live`] records a session, in a thread of its own;
 //! - [`replay`] brings items into a [`GoroutineTable`](crate::goroutines::GoroutineTable) again, step by step.
 
 pub mod gtr;
 mod header;
 mod item;
+pub mod live;
 pub mod names;
 pub mod replay;
 #[cfg(test)]
@@ -82,7 +84,7 @@ impl<S: Source + ?Sized> Source for Box<S> {
 ///
 /// What is appended to a buffer is whole: a file that ends behind it can be read as far as its form allows that at all. So
 /// whoever writes the bytes, writes all that one call gave, or nothing of it.
-pub trait Encode {
+pub trait Encode: Send {
     /// Takes one item. May append nothing for now.
     ///
     /// # Errors

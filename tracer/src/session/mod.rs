@@ -4,6 +4,7 @@
 //! Follows the process through `execve`. Must not know how anything is printed.
 
 mod options;
+mod readings;
 mod refine;
 pub(crate) mod seed;
 
@@ -18,11 +19,14 @@ use crate::governor::{Change, Level, Overhead};
 use crate::probes::catalogue::PROBES;
 use crate::probes::{AttachError, KernelPrograms, Probes, Verdict, place};
 use crate::process::{Process, ProcessError};
+use crate::snapshot::Snapshot;
 use crate::tracee::{Program, Tracee, TraceeError, TraceeNames};
 use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
 
 pub use options::Options;
+pub(crate) use seed::entry as snapshot_entry;
 
+use readings::Readings;
 use seed::{Seeding, Subject};
 
 /// Why a session cannot begin or go on.
@@ -110,6 +114,7 @@ pub struct Session {
     pending: Vec<Event>,
     /// How far we are with the goroutines that are older than the probes.
     seeding: Seeding,
+    readings: Readings,
     level: Level,
     overhead: Option<Overhead>,
     changes: Vec<Change>,
@@ -176,6 +181,7 @@ impl Session {
             replaced: false,
             pending: Vec::new(),
             seeding: Seeding::rest(),
+            readings: Readings::default(),
             level: Level::of(options.detail),
             overhead: None,
             changes: Vec::new(),
@@ -268,6 +274,21 @@ impl Session {
         std::mem::take(&mut self.changes)
     }
 
+    /// From now on all goroutines are read so often, with their stacks; more rarely where a reading takes long.
+    pub fn read_every(&mut self, interval: Duration) {
+        self.readings.every(interval);
+    }
+
+    /// The next of these readings begins at once.
+    pub fn read_soon(&mut self) {
+        self.readings.now();
+    }
+
+    /// The reading that [`Progress::Merged`] was about, once; `None` without [`Self::read_every`].
+    pub fn take_reading(&mut self) -> Option<Box<Snapshot>> {
+        self.readings.take()
+    }
+
     /// Whether the goroutines that are older than the probes are in the table: a moment after attaching they are.
     #[must_use]
     pub fn is_seeded(&self) -> bool {
@@ -320,6 +341,10 @@ impl Session {
         let from = events.len();
         if self.pending.is_empty() {
             let Some(tracee) = &self.tracee else { return Ok(Progress::Ended(End::Exited)) };
+            if self.readings.is_due() && self.seeding.is_at_rest() {
+                self.seeding = Seeding::begin(&mut self.table);
+                self.readings.begun();
+            }
             self.seeding.advance(&mut self.table, || subject(tracee));
             let pid = tracee.process().pid();
             tokio::select! {
@@ -344,8 +369,9 @@ impl Session {
         self.programs.flush_log();
         self.take_in(events, from);
         if self.pending.is_empty()
-            && let Some(report) = self.seeding.merge(&mut self.table, self.stream.released())
+            && let Some((report, snapshot)) = self.seeding.merge_keeping(&mut self.table, self.stream.released())
         {
+            self.readings.merged(snapshot);
             return Ok(Progress::Merged(report));
         }
         Ok(Progress::Running)

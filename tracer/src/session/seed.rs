@@ -73,6 +73,11 @@ impl Seeding {
         Self::Rest(Instant::now())
     }
 
+    /// Whether a reading may begin.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        matches!(self, Self::Rest(_))
+    }
+
     /// Whether the table waits for what is to be read.
     pub(crate) fn is_under_way(&self) -> bool {
         matches!(self, Self::Settling(_) | Self::Reading(_) | Self::Read(_))
@@ -122,18 +127,27 @@ impl Seeding {
 
     /// Merges what was read, if there is something and all events up to the end of the reading are in the table: all up
     /// to `applied` are.
+    #[allow(dead_code)]
     pub(crate) fn merge(&mut self, table: &mut GoroutineTable, applied: MonotonicNs) -> Option<MergeReport> {
+        self.merge_keeping(table, applied).map(|(report, _)| report)
+    }
+
+    /// As [`Self::merge`], and gives what was merged.
+    pub(crate) fn merge_keeping(
+        &mut self,
+        table: &mut GoroutineTable,
+        applied: MonotonicNs,
+    ) -> Option<(MergeReport, Box<Snapshot>)> {
         let Self::Read(snapshot) = self else { return None };
         if snapshot.taken_to.is_some_and(|to| to > applied) {
             return None;
         }
+        let Self::Read(snapshot) = std::mem::replace(self, Self::Rest(Instant::now() + BETWEEN)) else { return None };
         let goroutines: Vec<SnapshotGoroutine> = snapshot.goroutines.iter().filter_map(entry).collect();
         let coverage = if snapshot.incomplete.is_none() { Coverage::Whole } else { Coverage::Part };
-        let times = snapshot.taken_from.zip(snapshot.taken_to);
-        *self = Self::Rest(Instant::now() + BETWEEN);
-        let (from, to) = times?;
+        let (from, to) = snapshot.taken_from.zip(snapshot.taken_to)?;
         match table.merge_snapshot(from, to, &goroutines, coverage) {
-            Ok(report) => Some(report),
+            Ok(report) => Some((report, snapshot)),
             Err(why) => {
                 log::info!("a reading of the goroutines was not used: {why:?}");
                 None
@@ -156,7 +170,7 @@ fn read(subject: &Subject) -> Result<Snapshot, SeedError> {
 }
 
 /// The table's view of a goroutine; `None` for one that does not live (any more).
-fn entry(goroutine: &snapshot::Goroutine) -> Option<SnapshotGoroutine> {
+pub(crate) fn entry(goroutine: &snapshot::Goroutine) -> Option<SnapshotGoroutine> {
     let state = match goroutine.status {
         Status::Waiting => State::Blocked { reason: goroutine.wait_reason },
         Status::Runnable => State::Runnable,

@@ -8,6 +8,7 @@ pub mod json;
 pub mod pprof;
 pub mod summary;
 pub mod text;
+pub mod tui;
 
 use crate::units::{Goid, RemoteAddr};
 

@@ -28,7 +28,7 @@ impl Since {
         Self { time: g.since, at_least: g.since_estimated }
     }
 
-    fn earlier(was: &mut Option<Self>, new: Self) {
+    pub(super) fn earlier(was: &mut Option<Self>, new: Self) {
         if was.is_none_or(|was| new.time < was.time) {
             *was = Some(new);
         }

@@ -98,6 +98,11 @@ pub(super) const MEMBERS: &[Spec] = &[
     picture(Column::At, "STANDS AT", 0, 64),
 ];
 
+/// Whether the largest come first when somebody sorts by it.
+pub(super) fn is_figure(column: Column) -> bool {
+    GROUPS.iter().chain(MEMBERS).any(|spec| spec.column == column && spec.right)
+}
+
 /// The columns for which a table of `width` has room, with their left end and width. A blank stands between two.
 pub(super) fn fitting(specs: &'static [Spec], width: u16) -> Vec<(Spec, u16, u16)> {
     let shown: Vec<Spec> = specs.iter().copied().filter(|spec| spec.from <= width).collect();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use crate::output::SiteName;
 use crate::snapshot::{Snapshot, StackState, Symbols};
 use crate::units::{Goid, MonotonicNs, RemoteAddr};
 
@@ -17,22 +18,11 @@ const FRAMES: usize = 128;
 /// Labels are kept of readings of so many goroutines at most: those of the ones on the screen.
 const WITH_LABELS: usize = 1_024;
 
-/// One line of a stack.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
-    /// The function, as Go's traceback prints it.
-    pub function: Arc<str>,
-    /// The source file as the compiler was given it.
-    pub file: Arc<str>,
-    /// The line.
-    pub line: u32,
-}
-
 /// What is known of a goroutine's stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stack {
     /// Innermost first, as Go's traceback shows it; and how many more there were.
-    Frames(Arc<[Frame]>, usize),
+    Frames(Arc<[SiteName]>, usize),
     /// It was running: its registers were in a processor.
     Running,
     /// It changed while it was read.
@@ -56,7 +46,7 @@ pub struct Reading {
     taken: MonotonicNs,
     /// By goid.
     entries: Vec<Entry>,
-    stacks: Vec<(Arc<[Frame]>, usize)>,
+    stacks: Vec<(Arc<[SiteName]>, usize)>,
     /// Bytes of stack held, by `go` statement and start function.
     held: HashMap<(RemoteAddr, RemoteAddr), u64>,
     labels: HashMap<Goid, Vec<(String, String)>>,
@@ -90,7 +80,7 @@ impl Reading {
                         };
                         let (frames, _) = symbols.traceback(stack);
                         let beyond = frames.len().saturating_sub(FRAMES) + stack.elided as usize;
-                        let shown = frames.iter().take(FRAMES).map(|frame| Frame {
+                        let shown = frames.iter().take(FRAMES).map(|frame| SiteName {
                             function: text(&frame.function),
                             file: text(frame.file),
                             line: frame.line,

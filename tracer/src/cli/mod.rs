@@ -7,6 +7,7 @@ mod dump;
 mod live;
 mod logger;
 mod run;
+mod top;
 mod trace;
 
 use std::error::Error;
@@ -35,6 +36,7 @@ enum Command {
     Trace(trace::TraceArguments),
     Run(run::RunArguments),
     Dump(dump::DumpArguments),
+    Top(top::TopArguments),
     Doctor(doctor::DoctorArguments),
 }
 
@@ -47,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Trace(arguments) => trace::trace(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Dump(arguments) => dump::dump(&arguments),
+        Command::Top(arguments) => top::top(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
     };
     match done {

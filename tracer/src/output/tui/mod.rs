@@ -5,8 +5,8 @@
 //! keys, mouse ------------------keys::action----> State
 //! ```
 //!
-//! In: the figures of a tick and what somebody wants. Out: the cells of a screen, and what of the process's memory should
-//! be read for it. Has no terminal, no clock and no process: `cli/top` has.
+//! In: the figures of a tick and what somebody wants. Out: the cells of a screen. Has no terminal, no clock and no process:
+//! `cli/top` has.
 //!
 //! What a tick costs: the sums of each creation site, and one pass over all goroutines ([`census`]), another one over those
 //! of an opened row ([`members`]). A drawing formats what is on the screen.
@@ -15,6 +15,7 @@ mod census;
 mod columns;
 mod cursor;
 mod history;
+mod json;
 mod keys;
 mod layout;
 mod members;
@@ -29,10 +30,11 @@ mod words;
 
 pub use columns::Column;
 pub use cursor::Motion;
+pub use json::json;
 pub use keys::{Action, Focus, action};
 pub use reading::{Reading, Stack};
 pub use rows::GroupBy;
-pub use state::{Diagnosis, Effect, Facts, Hits, Pane, Price, State, Wanted};
+pub use state::{Diagnosis, Effect, Facts, Hits, Pane, Price, State};
 pub use view::{Look, draw, text};
 
 use crate::goroutines;

@@ -1,6 +1,6 @@
 //! What was read of the goroutines' stacks, with names, in little memory.
 //!
-//! In: a [`Snapshot`] of all goroutines or of some. Out: for each its frames, for each site the stack that it holds. A
+//! In: a [`Snapshot`]. Out: for each its frames, for each site the stack that it holds. A
 //! snapshot itself is larger and knows more than is shown.
 
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use crate::units::{Goid, MonotonicNs, RemoteAddr};
 const STACKS: usize = 8_192;
 /// Frames kept of each.
 const FRAMES: usize = 128;
-/// Labels are kept of readings of so many goroutines at most: those of the ones on the screen.
-const WITH_LABELS: usize = 1_024;
+/// Goroutines whose profiler labels are kept.
+const WITH_LABELS: usize = 1 << 16;
 
 /// What is known of a goroutine's stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,6 @@ pub enum Stack {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     goid: Goid,
-    address: RemoteAddr,
     stack: u32,
 }
 
@@ -92,8 +91,8 @@ impl Reading {
                     }
                 },
             };
-            reading.entries.push(Entry { goid: g.goid, address: g.address, stack });
-            if snapshot.goroutines.len() <= WITH_LABELS
+            reading.entries.push(Entry { goid: g.goid, stack });
+            if reading.labels.len() < WITH_LABELS
                 && let Some(labels) = snapshot.labels(g)
             {
                 reading.labels.insert(g.goid, labels.to_vec());
@@ -105,9 +104,9 @@ impl Reading {
 
     /// A reading put together by hand.
     #[must_use]
-    pub fn from_parts(taken: MonotonicNs, stacks: impl IntoIterator<Item = (Goid, RemoteAddr, Stack)>) -> Self {
+    pub fn from_parts(taken: MonotonicNs, stacks: impl IntoIterator<Item = (Goid, Stack)>) -> Self {
         let mut reading = Self { taken, ..Self::default() };
-        for (goid, address, stack) in stacks {
+        for (goid, stack) in stacks {
             let stack = match stack {
                 Stack::Running => RUNNING,
                 Stack::Moved => MOVED,
@@ -116,7 +115,7 @@ impl Reading {
                     reading.stacks.len() as u32 - 1
                 }
             };
-            reading.entries.push(Entry { goid, address, stack });
+            reading.entries.push(Entry { goid, stack });
         }
         reading.entries.sort_unstable_by_key(|entry| entry.goid);
         reading
@@ -131,12 +130,6 @@ impl Reading {
     #[must_use]
     pub fn taken(&self) -> MonotonicNs {
         self.taken
-    }
-
-    /// Where the `g` of `goid` was.
-    #[must_use]
-    pub fn address(&self, goid: Goid) -> Option<RemoteAddr> {
-        self.entry(goid).map(|entry| entry.address)
     }
 
     /// The stack of `goid`; `None` if it was not read.

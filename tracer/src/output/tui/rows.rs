@@ -18,7 +18,7 @@ use super::sites::{KnownSite, Sites};
 use crate::goroutines::{LiveByState, SiteId};
 
 /// What rows are made by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupBy {
     /// The `go` statement and what it starts.
@@ -49,7 +49,7 @@ impl GroupBy {
 
 /// What one row is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum RowKey {
+pub(super) enum RowKey {
     /// A `go` statement with its start function.
     Site(SiteId),
     /// A start function.

@@ -24,7 +24,7 @@ use crate::analysis::{Finding, Forecast, MemoryTrend, Verdict};
 use crate::events::Event;
 use crate::goroutines::{Goroutine, GoroutineTable, LiveByState, SiteId, Totals};
 use crate::output::Names;
-use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
+use crate::units::{Goid, MonotonicNs, Pid};
 
 pub use acting::Effect;
 
@@ -168,15 +168,6 @@ pub enum Hit {
     Cover,
 }
 
-/// What is wanted of the process's memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// All goroutines.
-    All,
-    /// The `g`s at these addresses.
-    Some(Vec<RemoteAddr>),
-}
-
 /// The model.
 #[derive(Debug)]
 pub struct State {
@@ -196,7 +187,6 @@ pub struct State {
     pub(super) census: Census,
     pub(super) reasons: Reasons,
     pub(super) reading: Option<Reading>,
-    pub(super) fresh: Option<Reading>,
     pub(super) diagnosis: Diagnosis,
     pub(super) price: Price,
     pub(super) pane: Pane,
@@ -241,7 +231,6 @@ impl State {
             census: Census::default(),
             reasons: Reasons::default(),
             reading: None,
-            fresh: None,
             diagnosis: Diagnosis::default(),
             price: Price::default(),
             pane: Pane::Goroutines,
@@ -335,16 +324,10 @@ impl State {
         }
     }
 
-    /// Takes what was read of the stacks of all goroutines, or (`fresh`) of those that were wanted.
-    pub fn take_reading(&mut self, reading: Reading, wanted: &Wanted) {
-        match wanted {
-            Wanted::All => {
-                self.reading = Some(reading);
-                self.fresh = None;
-                self.stale_rows = true;
-            }
-            Wanted::Some(_) => self.fresh = Some(reading),
-        }
+    /// Takes what was read of the stacks.
+    pub fn take_reading(&mut self, reading: Reading) {
+        self.reading = Some(reading);
+        self.stale_rows = true;
     }
 
     /// Takes what the analysis says.
@@ -377,7 +360,6 @@ impl State {
         self.facts = facts;
         self.sites = Sites::default();
         self.reading = None;
-        self.fresh = None;
         self.inside = None;
         self.opened = None;
         self.selected = None;
@@ -393,6 +375,11 @@ impl State {
     /// Something to be told in a line.
     pub fn notify(&mut self, notice: Option<String>) {
         self.notice = notice;
+    }
+
+    /// The screen has this size now.
+    pub fn resized(&mut self, width: u16, height: u16) {
+        self.size = (width, height);
     }
 
     /// What the views found room for.
@@ -441,36 +428,14 @@ impl State {
         }
     }
 
-    /// The newest that is known of a goroutine's stack, with when it was read.
+    /// What is known of a goroutine's stack, with when it was read.
     pub(super) fn stack(&self, goid: Goid) -> Option<(Stack, MonotonicNs)> {
-        let of = |reading: &Reading| reading.stack(goid).map(|stack| (stack, reading.taken()));
-        self.fresh.as_ref().and_then(of).or_else(|| self.reading.as_ref().and_then(of))
+        let reading = self.reading.as_ref()?;
+        Some((reading.stack(goid)?, reading.taken()))
     }
 
     pub(super) fn labels(&self, goid: Goid) -> &[(String, String)] {
-        let own = |reading: &'_ Option<Reading>| reading.as_ref().is_some_and(|r| !r.labels(goid).is_empty());
-        match (own(&self.fresh), own(&self.reading)) {
-            (true, _) => self.fresh.as_ref().map(|r| r.labels(goid)).unwrap_or_default(),
-            (_, true) => self.reading.as_ref().map(|r| r.labels(goid)).unwrap_or_default(),
-            _ => &[],
-        }
-    }
-
-    /// What should be read of the process's memory for what is on the screen; `None`: nothing more than now and then all.
-    #[must_use]
-    pub fn wanted(&self) -> Option<Wanted> {
-        let reading = self.reading.as_ref();
-        let mut goids: Vec<Goid> = match (&self.opened, &self.inside) {
-            (Some(opened), _) if opened.watched.ended.is_some() => return None,
-            (Some(opened), _) => vec![opened.watched.goid],
-            (None, Some(inside)) => inside.window.iter().map(|(goid, _)| *goid).collect(),
-            (None, None) => return None,
-        };
-        goids.sort_unstable();
-        let Some(reading) = reading else { return Some(Wanted::All) };
-        let addresses: Vec<RemoteAddr> = goids.iter().filter_map(|goid| reading.address(*goid)).collect();
-        // Who is younger than the last reading is found by reading all.
-        if addresses.len() < goids.len() { Some(Wanted::All) } else { Some(Wanted::Some(addresses)) }
+        self.reading.as_ref().map(|reading| reading.labels(goid)).unwrap_or_default()
     }
 
     /// The site of a finding.

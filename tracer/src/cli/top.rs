@@ -355,7 +355,10 @@ async fn once(mut follower: Follower, arguments: &TopArguments) -> Result<ExitCo
         }
     }
     if !follower.ended {
-        follower.observe();
+        // A rate over a moment says nothing.
+        if follower.state.since_look(now()) > arguments.interval / 2 {
+            follower.observe();
+        }
         // The names of the last look.
         while follower.naming.is_some() && !follower.ended {
             follower.next().await?;

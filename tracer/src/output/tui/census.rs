@@ -28,10 +28,12 @@ impl Since {
         Self { time: g.since, at_least: g.since_estimated }
     }
 
+    /// The earliest of two. If one of them may be earlier than it says, so may the earliest.
     pub(super) fn earlier(was: &mut Option<Self>, new: Self) {
-        if was.is_none_or(|was| new.time < was.time) {
-            *was = Some(new);
-        }
+        *was = Some(was.map_or(new, |was| Self {
+            time: was.time.min(new.time),
+            at_least: was.at_least || new.at_least,
+        }));
     }
 }
 

@@ -1,6 +1,8 @@
 //! The columns of the two tables: what they are called, how wide they are, by what they can be sorted, and which of them
 //! there is room for.
 
+use super::rows::GroupBy;
+
 /// Something that a row shows and that rows can be sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Column {
@@ -72,7 +74,7 @@ const fn picture(column: Column, title: &'static str, width: u16, from: u16) -> 
 }
 
 /// Width 0: what is left.
-pub(super) const GROUPS: &[Spec] = &[
+const GROUPS: &[Spec] = &[
     number(Column::Live, "LIVE", 8, 0),
     number(Column::Net, "NET/s", 6, 0),
     number(Column::Born, "BORN/s", 6, 0),
@@ -98,13 +100,24 @@ pub(super) const MEMBERS: &[Spec] = &[
     picture(Column::At, "STANDS AT", 0, 64),
 ];
 
+/// The columns of the groups, of those that make sense for `by`.
+pub(super) fn of_groups(by: GroupBy) -> Vec<Spec> {
+    let makes_sense = |column: Column| match by {
+        GroupBy::Site => true,
+        GroupBy::Start => column != Column::Runs,
+        GroupBy::Reason => matches!(column, Column::Live | Column::Parks | Column::Oldest | Column::Name),
+        GroupBy::State => matches!(column, Column::Live | Column::Oldest | Column::Name),
+    };
+    GROUPS.iter().copied().filter(|spec| makes_sense(spec.column)).collect()
+}
+
 /// Whether the largest come first when somebody sorts by it.
 pub(super) fn is_figure(column: Column) -> bool {
     GROUPS.iter().chain(MEMBERS).any(|spec| spec.column == column && spec.right)
 }
 
 /// The columns for which a table of `width` has room, with their left end and width. A blank stands between two.
-pub(super) fn fitting(specs: &'static [Spec], width: u16) -> Vec<(Spec, u16, u16)> {
+pub(super) fn fitting(specs: &[Spec], width: u16) -> Vec<(Spec, u16, u16)> {
     let shown: Vec<Spec> = specs.iter().copied().filter(|spec| spec.from <= width).collect();
     let fixed: u16 = shown.iter().map(|spec| spec.width + 1).sum();
     let rest = width.saturating_sub(fixed);
@@ -128,7 +141,7 @@ mod tests {
     #[test]
     fn columns_never_overlap_and_names_have_room() {
         for width in 40..300 {
-            for specs in [GROUPS, MEMBERS] {
+            for specs in GroupBy::ALL.map(of_groups).iter().map(Vec::as_slice).chain([MEMBERS]) {
                 let placed = fitting(specs, width);
                 for pair in placed.windows(2) {
                     assert!(pair[0].1 + pair[0].2 < pair[1].1, "width {width}: {pair:?}");

@@ -387,6 +387,12 @@ impl State {
         self.hits = hits;
     }
 
+    /// How long ago it was observed.
+    #[must_use]
+    pub fn since_look(&self, at: MonotonicNs) -> Duration {
+        Duration::from_nanos(at.since(self.now))
+    }
+
     /// How long from look to look.
     #[must_use]
     pub fn interval(&self) -> Duration {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Diagnosis, Half, Hit, Inside, Menu, Overlay, Pane, Screen, State};
-use crate::output::tui::columns::{self, Column, GROUPS, MEMBERS, Spec};
+use crate::output::tui::columns::{self, Column, MEMBERS, Spec};
 use crate::output::tui::cursor::{Cursor, Motion};
 use crate::output::tui::keys::Action;
 use crate::output::tui::members::{MemberQuery, Members};
@@ -152,6 +152,10 @@ impl State {
             Menu::Group => {
                 let Some(&by) = GroupBy::ALL.get(at) else { return };
                 self.query.group_by = by;
+                // By what is not there any more cannot be sorted.
+                if !self.sortable().iter().any(|spec| spec.column == self.query.sort) {
+                    (self.query.sort, self.query.descending) = (Column::Live, true);
+                }
                 self.unfollow();
             }
             Menu::Sort => {
@@ -173,16 +177,16 @@ impl State {
     }
 
     /// The columns of the table that fills the screen, if one does.
-    fn table(&self) -> Option<&'static [Spec]> {
+    fn table(&self) -> Option<Vec<Spec>> {
         match self.screen() {
-            Screen::Groups => Some(GROUPS),
-            Screen::Members => Some(MEMBERS),
+            Screen::Groups => Some(columns::of_groups(self.query.group_by)),
+            Screen::Members => Some(MEMBERS.into()),
             Screen::Goroutine | Screen::Findings | Screen::Memory => None,
         }
     }
 
     fn sortable(&self) -> Vec<Spec> {
-        self.table().unwrap_or_default().iter().copied().filter(|spec| spec.sortable).collect()
+        self.table().unwrap_or_default().into_iter().filter(|spec| spec.sortable).collect()
     }
 
     pub(in crate::output::tui) fn sorted_by(&self) -> Column {

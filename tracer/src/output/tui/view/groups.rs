@@ -6,7 +6,7 @@ use super::canvas::Canvas;
 use super::look::Ink;
 use crate::analysis::Severity;
 use crate::output::tui::census::Since;
-use crate::output::tui::columns::{self, Column, GROUPS, Spec};
+use crate::output::tui::columns::{self, Column, Spec};
 use crate::output::tui::keys::Action;
 use crate::output::tui::rows::{self, GroupBy, Row, RowKey};
 use crate::output::tui::state::{Hit, State};
@@ -17,7 +17,7 @@ const MARK: u16 = 1;
 
 pub(super) fn draw(canvas: &mut Canvas<'_>, state: &State, heads: Rect, body: Rect) {
     let inner = |area: Rect| Rect { x: area.x + MARK, width: area.width.saturating_sub(MARK), ..area };
-    let columns = columns::fitting(GROUPS, inner(heads).width);
+    let columns = columns::fitting(&columns::of_groups(state.query.group_by), inner(heads).width);
     titles(canvas, state, heads, inner(heads), &columns);
     if state.rows.is_empty() {
         let why = match (state.ticks, state.query.filter.is_empty()) {
@@ -152,6 +152,8 @@ pub(super) fn name(canvas: &mut Canvas<'_>, state: &State, key: &RowKey, x: u16,
     let ellipsis = canvas.look.ellipsis();
     match key {
         RowKey::Site(id) => match state.sites.get(*id) {
+            // Its `go` statement is the runtime's own start, which tells nobody anything.
+            Some(site) if &*site.start == "runtime.main" => canvas.put(x, y, width, "(main goroutine)", Ink::Plain),
             Some(site) if site.name.file.is_empty() && site.addresses.0.0 == 0 => {
                 let text = words::elide(&site.start, usize::from(width), ellipsis);
                 canvas.put(x, y, width, &text, Ink::Plain)

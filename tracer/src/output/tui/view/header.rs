@@ -31,7 +31,7 @@ fn title(canvas: &mut Canvas<'_>, state: &State, area: Rect) {
     let (text, ink) = match (&state.ended, state.paused) {
         (Some(why), _) => (format!(" ENDED: {why} "), Ink::Alarm),
         (None, true) => (" PAUSED ".to_owned(), Ink::Warning),
-        (None, false) => (format!("every {} ", words::duration(state.interval.as_nanos() as u64)), Ink::Bar),
+        (None, false) => (format!("every {:?} ", state.interval), Ink::Bar),
     };
     let room = area.width.saturating_sub(used + 1);
     canvas.put_right(area.x + used + 1, area.y, room, &text, ink);

@@ -74,3 +74,6 @@ impl StateKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,11 +65,11 @@ pub(super) fn parts(width: u16, height: u16, screen: Screen) -> Option<Parts> {
                 Layout::vertical([Constraint::Fill(1), Constraint::Fill(1)]).areas(rest)
             };
         }
-        Screen::Findings => {
+        Screen::Findings(count) => {
             parts.heads = heads;
-            let details = (rest.height * 3 / 5).max(6).min(rest.height);
-            [parts.body, parts.lower] =
-                Layout::vertical([Constraint::Min(0), Constraint::Length(details)]).areas(rest);
+            // What is said of one needs more room than the list of all.
+            let list = count.saturating_add(1).clamp(3, (rest.height / 3).max(3));
+            [parts.body, parts.lower] = Layout::vertical([Constraint::Length(list), Constraint::Min(0)]).areas(rest);
         }
         Screen::Memory => parts.body = middle,
     }
@@ -82,8 +82,9 @@ mod tests {
 
     #[test]
     fn every_screen_has_room_for_rows_from_the_least_size_on() {
-        let screens = [Screen::Groups, Screen::Members, Screen::Goroutine, Screen::Findings, Screen::Memory];
-        for screen in screens {
+        let findings = [0, 2, u16::MAX].map(Screen::Findings);
+        let others = [Screen::Groups, Screen::Members, Screen::Goroutine, Screen::Memory];
+        for screen in findings.into_iter().chain(others) {
             for (width, height) in [LEAST, (80, 23), (80, 24), (120, 35), (120, 36), (200, 50), (500, 200)] {
                 let parts = parts(width, height, screen).expect("large enough");
                 assert!(parts.body.height >= 3, "{screen:?} {width}x{height}: {parts:?}");

@@ -50,7 +50,8 @@ pub(super) enum Screen {
     Groups,
     Members,
     Goroutine,
-    Findings,
+    /// So many.
+    Findings(u16),
     Memory,
 }
 
@@ -410,7 +411,9 @@ impl State {
             (_, _, Some(_)) => Screen::Goroutine,
             (_, Some(_), None) => Screen::Members,
             (Pane::Goroutines, None, None) => Screen::Groups,
-            (Pane::Findings, None, None) => Screen::Findings,
+            (Pane::Findings, None, None) => {
+                Screen::Findings(u16::try_from(self.diagnosis.findings.len()).unwrap_or(u16::MAX))
+            }
             (Pane::Memory, None, None) => Screen::Memory,
         }
     }

@@ -181,7 +181,7 @@ impl State {
         match self.screen() {
             Screen::Groups => Some(columns::of_groups(self.query.group_by)),
             Screen::Members => Some(MEMBERS.into()),
-            Screen::Goroutine | Screen::Findings | Screen::Memory => None,
+            Screen::Goroutine | Screen::Findings(_) | Screen::Memory => None,
         }
     }
 
@@ -263,7 +263,7 @@ impl State {
                 self.query.filter.clear();
                 self.unfollow();
             }
-            Screen::Findings | Screen::Memory => self.pane = Pane::Goroutines,
+            Screen::Findings(_) | Screen::Memory => self.pane = Pane::Goroutines,
             Screen::Groups | Screen::Goroutine => {}
         }
     }
@@ -285,7 +285,7 @@ impl State {
                     self.open = Some(*goid);
                 }
             }
-            Screen::Findings => {
+            Screen::Findings(_) => {
                 let site = self.diagnosis.findings.get(self.finding.at).and_then(|finding| self.site_of(finding));
                 match site {
                     Some(site) => self.look_into(RowKey::Site(site)),
@@ -328,7 +328,7 @@ impl State {
                 let Inside { cursor, members, selected, .. } = inside;
                 *selected = members.window(cursor.at, 1).first().copied().filter(|_| cursor.at > 0);
             }
-            Screen::Findings => match motion {
+            Screen::Findings(_) => match motion {
                 // The list is short, what is said of one finding may be long.
                 Motion::Pages(pages) => {
                     self.finding_scroll = self.finding_scroll.saturating_add_signed(pages.saturating_mul(4)).min(200);
@@ -407,7 +407,7 @@ impl State {
     fn click_row(&mut self, row: usize) {
         let at = match (self.screen(), &self.inside) {
             (Screen::Members, Some(inside)) => inside.cursor.at,
-            (Screen::Findings, _) => self.finding.at,
+            (Screen::Findings(_), _) => self.finding.at,
             _ => self.groups.at,
         };
         if at == row {

@@ -140,6 +140,7 @@ impl Fixture {
     }
 
     pub(super) fn act(&mut self, actions: impl IntoIterator<Item = Action>) {
+        self.state.fill(&self.table);
         for action in actions {
             self.state.act(action);
             self.state.fill(&self.table);

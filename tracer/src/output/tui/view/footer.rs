@@ -51,7 +51,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, state: &State, area: Rect) {
             ("Space", pause, Action::Pause),
             ("F10", "Quit", Action::Quit),
         ],
-        Screen::Findings => &[
+        Screen::Findings(_) => &[
             ("F1", "Help", Action::Help),
             ("Enter", "Goroutines", Action::Enter),
             ("PgDn", "More", Action::Go(crate::output::tui::Motion::Pages(1))),

@@ -72,8 +72,12 @@ fn facts(canvas: &mut Canvas<'_>, state: &State, opened: &Opened, area: Rect) {
         let all = (current.running_ns + current.blocked_ns + current.runnable_ns).max(1) as f64;
         let share = |ns: u64| format!("{} ({:.0}%)", words::duration(ns), ns as f64 / all * 100.0);
         let longest = format!(", longest {}", words::duration(current.longest_block_ns));
-        let parks = format!(", {} parks", words::count(current.parks));
-        let about = if current.estimated || current.first_seen { "  since it was first seen" } else { "" };
+        let parks = format!(", {} {}", words::count(current.parks), if current.parks == 1 { "park" } else { "parks" });
+        let about = match (watched.ended.is_some(), current.first_seen || current.estimated) {
+            (true, _) => "  as last seen",
+            (false, true) => "  since it was first seen",
+            (false, false) => "",
+        };
         canvas.run(x, y, width, [
             ("running ", Ink::Plain),
             (share(current.running_ns).as_str(), Ink::Running),

@@ -42,37 +42,27 @@ fn summary(canvas: &mut Canvas<'_>, state: &State, area: Rect) {
         canvas.put(area.x, area.y, area.width, " reading the goroutines that are there ...", Ink::Faint);
         return;
     }
-    let live = words::count(state.live.total());
-    let system = format!(" live, {} of the runtime", words::count(state.system.total()));
     let lost = state.totals.lost;
     let lost = match (lost, state.uncertain) {
-        (0, _) => ("0 lost".to_owned(), Ink::Good),
-        (n, true) => (format!("{} LOST", words::count(n)), Ink::Alarm),
+        (0, _) => ("0".to_owned(), Ink::Good),
+        (n, true) => (words::count(n), Ink::Alarm),
         // What the lost events told is known again, from memory.
-        (n, false) => (format!("{} lost, repaired", words::count(n)), Ink::Warning),
+        (n, false) => (format!("{} repaired", words::count(n)), Ink::Warning),
     };
-    let mut pieces = vec![
-        (" goroutines ".to_owned(), Ink::Plain),
-        (live, Ink::Figure),
-        (system, Ink::Plain),
-        ("   events ".to_owned(), Ink::Plain),
-        lost,
-    ];
-    let price = &state.price;
-    if let Some(detail) = &price.detail {
-        pieces.push(("   detail ".to_owned(), Ink::Plain));
-        pieces.push((detail.clone(), Ink::Strong));
-    }
     let share = |share: f64| format!("{:.1}%", share * 100.0);
-    if let Some(target) = price.target {
-        pieces.push(("   costs it ".to_owned(), Ink::Plain));
-        pieces.push((share(target), if target > 0.05 { Ink::Warning } else { Ink::Strong }));
-    }
-    if let Some(own) = price.own {
-        pieces.push(("   gotracer ".to_owned(), Ink::Plain));
-        pieces.push((share(own), Ink::Strong));
-    }
-    canvas.run(area.x, area.y, area.width, pieces.iter().map(|(text, ink)| (text.as_str(), *ink)));
+    let price = &state.price;
+    let costly = price.target.is_some_and(|target| target > 0.05);
+    let figures: [(&str, Option<(String, Ink)>); 6] = [
+        (" goroutines ", Some((words::count(state.live.total()), Ink::Figure))),
+        (" + runtime ", Some((words::count(state.system.total()), Ink::Strong))),
+        ("  lost ", Some(lost)),
+        ("  detail ", price.detail.clone().map(|detail| (detail, Ink::Strong))),
+        ("  cost ", price.target.map(|target| (share(target), if costly { Ink::Warning } else { Ink::Strong }))),
+        ("  own ", price.own.map(|own| (share(own), Ink::Strong))),
+    ];
+    let known = figures.iter().filter_map(|(name, figure)| figure.as_ref().map(|(text, ink)| (*name, text, *ink)));
+    let pieces = known.flat_map(|(name, text, ink)| [(name, Ink::Plain), (text.as_str(), ink)]);
+    canvas.run(area.x, area.y, area.width, pieces);
 }
 
 /// One line each: a name, a figure, its course.
@@ -116,7 +106,9 @@ pub(super) fn tabs(canvas: &mut Canvas<'_>, state: &State, area: Rect) {
     let (text, ink) = match (&state.notice, filter) {
         (Some(notice), _) => (notice.clone(), Ink::Warning),
         (None, "") if state.screen() == Screen::Groups => {
-            (format!("by {}, {} rows ", state.query.group_by.name(), words::count(state.rows.len() as u64)), Ink::Faint)
+            let rows = if state.rows.len() == 1 { "row" } else { "rows" };
+            let count = words::count(state.rows.len() as u64);
+            (format!("by {}, {count} {rows} ", state.query.group_by.name()), Ink::Faint)
         }
         (None, "") => return,
         (None, filter) => (format!("filter: {filter} "), Ink::Warning),

@@ -125,9 +125,8 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, state: &State, area: Rect) {
             ("next collection at ", bytes(now.heap_goal)),
         ]),
         ("collector", vec![
-            ("cycles ", count(now.gc_cycles)),
-            ("a second ", per_second),
-            ("stops ", pause),
+            ("cycles ", format!("{} ({per_second}/s)", count(now.gc_cycles))),
+            ("each stops the world for ", pause),
             ("CPU ", share),
         ]),
         ("limits", vec![

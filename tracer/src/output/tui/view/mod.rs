@@ -50,7 +50,7 @@ pub fn draw(buffer: &mut Buffer, state: &State, look: Look) -> Hits {
             members::stack_of_selected(&mut canvas, state, parts.lower);
         }
         Screen::Goroutine => goroutine::draw(&mut canvas, state, parts),
-        Screen::Findings => findings::draw(&mut canvas, state, parts),
+        Screen::Findings(_) => findings::draw(&mut canvas, state, parts),
         Screen::Memory => memory::draw(&mut canvas, state, parts.body),
     }
     footer::draw(&mut canvas, state, parts.footer);

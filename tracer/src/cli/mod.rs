@@ -9,6 +9,7 @@ mod live;
 mod logger;
 mod record;
 mod run;
+mod top;
 mod trace;
 mod watch;
 
@@ -40,6 +41,7 @@ enum Command {
     Dump(dump::DumpArguments),
     Record(record::RecordArguments),
     Convert(convert::ConvertArguments),
+    Top(top::TopArguments),
     Doctor(doctor::DoctorArguments),
 }
 
@@ -54,6 +56,7 @@ pub fn main() -> ExitCode {
         Command::Dump(arguments) => dump::dump(&arguments),
         Command::Record(arguments) => record::record(&arguments),
         Command::Convert(arguments) => convert::convert(&arguments),
+        Command::Top(arguments) => top::top(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
     };
     match done {

@@ -9,6 +9,7 @@ pub mod pprof;
 pub mod recording;
 pub mod summary;
 pub mod text;
+pub mod tui;
 
 use crate::units::{Goid, RemoteAddr};
 

@@ -30,3 +30,4 @@ pub mod session;
 pub mod snapshot;
 pub mod tracee;
 pub mod units;
+pub mod watch;

@@ -77,6 +77,28 @@ pub struct SiteSample {
     pub counts_down: bool,
 }
 
+impl SiteSample {
+    /// A site without live goroutines.
+    #[must_use]
+    pub fn empty(key: SiteKey) -> Self {
+        Self {
+            key,
+            live: 0,
+            parked: 0,
+            created: None,
+            exited: None,
+            lifetimes: None,
+            ages: Ages::default(),
+            young_ages: Ages::default(),
+            stack_bytes: 0,
+            places: Vec::new(),
+            creators: Vec::new(),
+            deferred: false,
+            counts_down: false,
+        }
+    }
+}
+
 /// So many places are kept of a site.
 pub const PLACES: usize = 8;
 
@@ -166,8 +188,10 @@ pub struct WaitFacts {
     pub period_ns: Option<u64>,
     /// Goroutines that can also be ended by a `context`'s Done channel (a select with an unbuffered `chan struct{}`).
     pub done: u64,
-    /// Who holds the mutex, as far as it was found: a goroutine, with its stack's first line of the program.
-    pub holder: Option<(Goid, Arc<str>)>,
+    /// Who seems to hold the mutex: a goroutine that has it on its stack and does not wait for it.
+    pub holder: Option<Goid>,
+    /// The counter of one of the wait groups.
+    pub counter: Option<u64>,
 }
 
 /// How many of some goroutines are known to have lasted how long: bucket `i` counts the ages from 2^i to 2^(i+1) - 1 in

@@ -20,6 +20,13 @@ impl Log2Histogram {
         self.buckets[(ns | 1).ilog2() as usize] += 1;
     }
 
+    /// Counts all that `other` has counted.
+    pub fn merge(&mut self, other: &Self) {
+        for (count, more) in self.buckets.iter_mut().zip(&other.buckets) {
+            *count = count.saturating_add(*more);
+        }
+    }
+
     /// Bucket `i` counts the durations from 2^i to 2^(i+1) - 1 nanoseconds.
     #[must_use]
     pub fn buckets(&self) -> &[u64; 64] {

@@ -208,6 +208,12 @@ impl Session {
         self.table.pid()
     }
 
+    /// What is traced; `None` only while the session changes from one program to the next.
+    #[must_use]
+    pub fn tracee(&self) -> Option<&Tracee> {
+        self.tracee.as_ref()
+    }
+
     /// How many probes are attached.
     #[must_use]
     pub fn probes(&self) -> usize {

@@ -11,6 +11,7 @@ mod allgs;
 mod ancestors;
 mod collect;
 mod labels;
+mod objects;
 mod raw;
 mod sites;
 mod stacks;
@@ -28,6 +29,7 @@ use crate::tracee::LoadBias;
 use crate::units::{Goid, MonotonicNs, Pc, RemoteAddr};
 
 pub use ancestors::Ancestor;
+pub use objects::{Channel, Objects};
 pub use sites::{SiteUse, Spread, site_uses};
 pub use stacks::{Stack, StackId, Stacks};
 pub use stats::{GcPause, RuntimeStats};
@@ -133,6 +135,9 @@ pub struct Goroutine {
     pub sp: RemoteAddr,
     /// Its frame pointer; 0 while it runs.
     pub bp: RemoteAddr,
+    /// `g.trackingSeq`, which counts how often it stopped running, modulo 256: who stands where it stood and has the same
+    /// number has not moved in between.
+    pub runs: u8,
     /// `g.m`: the thread it is on; 0 for none.
     pub m: RemoteAddr,
     /// Whether it is locked to a thread (`g.lockedm`).

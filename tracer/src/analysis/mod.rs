@@ -7,10 +7,16 @@
 //! The word *leaked* is not used here: nothing that is seen in figures proves it. Findings are *suspected*, with a score.
 
 mod finding;
+mod history;
+mod memory;
 mod sample;
+mod site;
 mod state;
+mod survival;
+mod suspect;
 mod thresholds;
 pub mod trend;
+mod words;
 
 use serde::Serialize;
 
@@ -19,6 +25,7 @@ pub use sample::{Ages, Block, FrameName, MemorySample, PLACES, Place, Sample, Si
 pub use state::Analysis;
 pub use thresholds::Thresholds;
 pub use trend::Trend;
+pub use words::rate;
 
 /// Creation sites that are followed; a program has fewer `go` statements, hostile memory more.
 pub const SITES: usize = 1 << 16;

@@ -197,7 +197,10 @@ pub struct WaitFacts {
 /// How many of some goroutines are known to have lasted how long: bucket `i` counts the ages from 2^i to 2^(i+1) - 1 in
 /// units of 2^24 ns (16.8 ms), the first all below, the last all above.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ages([u32; Ages::BUCKETS]);
+pub struct Ages {
+    counts: [u32; Ages::BUCKETS],
+    oldest_ns: u64,
+}
 
 impl Ages {
     /// Buckets: up to 2^47 ns, 39 hours.
@@ -207,14 +210,15 @@ impl Ages {
     /// Counts one of that age.
     pub fn add(&mut self, ns: u64) {
         let bucket = (ns >> Self::UNIT).checked_ilog2().unwrap_or_default() as usize;
-        let count = &mut self.0[bucket.min(Self::BUCKETS - 1)];
+        let count = &mut self.counts[bucket.min(Self::BUCKETS - 1)];
         *count = count.saturating_add(1);
+        self.oldest_ns = self.oldest_ns.max(ns);
     }
 
     /// The counts.
     #[must_use]
     pub fn buckets(&self) -> &[u32; Self::BUCKETS] {
-        &self.0
+        &self.counts
     }
 
     /// The least age in bucket `i`, in nanoseconds.
@@ -226,7 +230,13 @@ impl Ages {
     /// How many are at least as old as bucket `i` begins.
     #[must_use]
     pub fn at_least(&self, i: usize) -> u64 {
-        self.0.iter().skip(i).map(|n| u64::from(*n)).sum()
+        self.counts.iter().skip(i).map(|n| u64::from(*n)).sum()
+    }
+
+    /// The age of the oldest, in nanoseconds; 0 for none.
+    #[must_use]
+    pub fn oldest_ns(&self) -> u64 {
+        self.oldest_ns
     }
 
     /// All.

@@ -4,9 +4,11 @@
 
 mod doctor;
 mod dump;
+mod leaks;
 mod live;
 mod logger;
 mod run;
+mod thresholds;
 mod trace;
 
 use std::error::Error;
@@ -35,6 +37,7 @@ enum Command {
     Trace(trace::TraceArguments),
     Run(run::RunArguments),
     Dump(dump::DumpArguments),
+    Leaks(leaks::LeaksArguments),
     Doctor(doctor::DoctorArguments),
 }
 
@@ -47,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::Trace(arguments) => trace::trace(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Dump(arguments) => dump::dump(&arguments),
+        Command::Leaks(arguments) => leaks::leaks(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
     };
     match done {

@@ -76,6 +76,7 @@ const PROGRAMS: &[(&str, Coverage)] = &[
     ("idle", Coverage::Newest),
     ("stacks", Coverage::Everything),
     ("leakyserver", Coverage::Newest),
+    ("leaks", Coverage::Versions),
 ];
 
 #[derive(clap::Args, Default)]

@@ -25,7 +25,7 @@ pub use sample::{Ages, Block, FrameName, MemorySample, PLACES, Place, Sample, Si
 pub use state::Analysis;
 pub use thresholds::Thresholds;
 pub use trend::Trend;
-pub use words::rate;
+pub use words::{duration, rate};
 
 /// Creation sites that are followed; a program has fewer `go` statements, hostile memory more.
 pub const SITES: usize = 1 << 16;

@@ -151,9 +151,9 @@ impl Analysis {
             && live_grows
             && forecast.soonest_s <= thresholds.memory_within.as_secs_f64()
         {
-            let soonest = words::time((forecast.soonest_s * 1e9) as u64);
+            let soonest = words::duration((forecast.soonest_s * 1e9) as u64);
             let latest =
-                forecast.latest_s.map_or_else(String::new, |s| format!(" to {}", words::time((s * 1e9) as u64)));
+                forecast.latest_s.map_or_else(String::new, |s| format!(" to {}", words::duration((s * 1e9) as u64)));
             let words =
                 format!("the {} limit is reached in {soonest}{latest} if it goes on like this", forecast.limit_of);
             let numbers = [("soonest_seconds", forecast.soonest_s), ("confidence", forecast.confidence)];

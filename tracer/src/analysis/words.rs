@@ -9,7 +9,7 @@ use super::suspect::evidence;
 use super::thresholds::Thresholds;
 
 /// `12 s`, `3 min`, `5 h`: one figure is enough.
-pub(super) fn time(ns: u64) -> String {
+pub fn duration(ns: u64) -> String {
     let seconds = ns as f64 / 1e9;
     match seconds {
         s if s < 1.0 => format!("{:.0} ms", s * 1e3),
@@ -55,12 +55,12 @@ pub(super) fn growth(staying: &Staying, seconds: f64) -> Evidence {
 pub(super) fn survival(site: &SiteSample, staying: &Staying) -> Evidence {
     let age = super::sample::Ages::begin_ns(staying.level);
     let ended = site.lifetimes.as_ref().map_or(0, |ended| ended.count());
-    let old = time(age);
+    let old = duration(age);
     let words = match (ended, staying.died_old) {
         (0, _) => format!("none has ended since observation began; {} are older than {old}", staying.old),
         (_, 0) => {
             let typical = site.lifetimes.as_ref().and_then(|ended| ended.quantile_below_ns(0.99));
-            let within = typical.map_or_else(String::new, |ns| format!(", 99 % of them within {}", time(ns)));
+            let within = typical.map_or_else(String::new, |ns| format!(", 99 % of them within {}", duration(ns)));
             format!("{ended} ended{within}; of those that reached {old} none did, and {} are left", staying.old)
         }
         (_, died) => format!("{ended} ended, {died} of them later than {old}; {} such old ones are left", staying.old),
@@ -84,7 +84,7 @@ pub(super) fn never(place: &Place) -> Evidence {
 
 pub(super) fn ticks(waits: &WaitFacts) -> Evidence {
     let period = waits.period_ns.unwrap_or_default();
-    let words = format!("a ticker wakes them every {}, and goes on doing so", time(period));
+    let words = format!("a ticker wakes them every {}, and goes on doing so", duration(period));
     evidence("ticker", words, &[("period_seconds", period as f64 / 1e9)])
 }
 
@@ -172,7 +172,7 @@ pub(super) fn storm(rate_: f64, live: u64, thresholds: &Thresholds) -> Evidence 
 }
 
 pub(super) fn standing(place: &Place, seconds: f64, several: bool) -> Evidence {
-    let oldest = time(place.still.oldest_ns());
+    let oldest = duration(place.still.oldest_ns());
     let words = if several {
         format!(
             "{} stand at the same place; none of them moved in {seconds:.0} s, some not for at least {oldest}. They do not \
@@ -193,13 +193,14 @@ pub(super) fn standing(place: &Place, seconds: f64, several: bool) -> Evidence {
 }
 
 pub(super) fn finalizer(place: &Place, ns: u64) -> Evidence {
-    let words = format!("{}, at the same place for at least {}; other finalizers wait for it", place.reason, time(ns));
+    let words =
+        format!("{}, at the same place for at least {}; other finalizers wait for it", place.reason, duration(ns));
     evidence("finalizer", words, &[("seconds", ns as f64 / 1e9)])
 }
 
 pub(super) fn busy(count: u64, ns: u64, samples: u64) -> Evidence {
     let who = if count == 1 { "it has".to_owned() } else { format!("{count} of them have") };
-    let words = format!("{who} not parked for at least {}, running at each of {samples} looks", time(ns));
+    let words = format!("{who} not parked for at least {}, running at each of {samples} looks", duration(ns));
     evidence("busy", words, &[("seconds", ns as f64 / 1e9), ("samples", samples as f64)])
 }
 

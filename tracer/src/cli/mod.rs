@@ -5,10 +5,12 @@
 mod convert;
 mod doctor;
 mod dump;
+mod leaks;
 mod live;
 mod logger;
 mod record;
 mod run;
+mod thresholds;
 mod top;
 mod trace;
 mod watch;
@@ -42,6 +44,7 @@ enum Command {
     Record(record::RecordArguments),
     Convert(convert::ConvertArguments),
     Top(top::TopArguments),
+    Leaks(leaks::LeaksArguments),
     Doctor(doctor::DoctorArguments),
 }
 
@@ -57,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Record(arguments) => record::record(&arguments),
         Command::Convert(arguments) => convert::convert(&arguments),
         Command::Top(arguments) => top::top(&arguments),
+        Command::Leaks(arguments) => leaks::leaks(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
     };
     match done {

@@ -5,6 +5,7 @@
 pub mod dump;
 pub mod folded;
 pub mod json;
+pub mod leaks;
 pub mod pprof;
 pub mod recording;
 pub mod summary;

@@ -93,7 +93,7 @@ pub fn place(site: &SiteName) -> String {
 }
 
 /// The last two parts of a path: enough to find the file, short enough for a line.
-fn short_file(path: &str) -> &str {
+pub(super) fn short_file(path: &str) -> &str {
     let mut slashes = path.rmatch_indices('/').map(|(at, _)| at);
     match slashes.nth(1) {
         Some(at) => path.get(at + 1..).unwrap_or(path),

@@ -11,7 +11,7 @@ mod text;
 
 pub use group::{Group, groups, write_groups};
 pub use json::{Meta, write_json};
-pub use sites::write_sites;
+pub use sites::{bytes, write_sites};
 pub use text::write_text;
 
 use std::borrow::Cow;

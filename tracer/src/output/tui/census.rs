@@ -30,10 +30,8 @@ impl Since {
 
     /// The earliest of two. If one of them may be earlier than it says, so may the earliest.
     pub(super) fn earlier(was: &mut Option<Self>, new: Self) {
-        *was = Some(was.map_or(new, |was| Self {
-            time: was.time.min(new.time),
-            at_least: was.at_least || new.at_least,
-        }));
+        *was =
+            Some(was.map_or(new, |was| Self { time: was.time.min(new.time), at_least: was.at_least || new.at_least }));
     }
 }
 

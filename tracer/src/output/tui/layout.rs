@@ -51,8 +51,7 @@ pub(super) fn parts(width: u16, height: u16, screen: Screen) -> Option<Parts> {
         Screen::Members => {
             parts.heads = heads;
             let stack = if rest.height >= 10 { (rest.height * 2 / 5).clamp(5, 24) } else { 0 };
-            [parts.body, parts.lower] =
-                Layout::vertical([Constraint::Min(0), Constraint::Length(stack)]).areas(rest);
+            [parts.body, parts.lower] = Layout::vertical([Constraint::Min(0), Constraint::Length(stack)]).areas(rest);
         }
         Screen::Goroutine => {
             // Figures above, then stack and timeline, beside each other where there is room.

@@ -229,9 +229,8 @@ fn by_state(material: &Material<'_>, query: &Query) -> Vec<Row> {
 
 /// The smaller first; what is not known is smallest.
 fn compare(material: &Material<'_>, column: Column, a: &Row, b: &Row) -> Ordering {
-    let floats = |of: fn(&Row) -> Option<f64>| {
-        of(a).unwrap_or(f64::NEG_INFINITY).total_cmp(&of(b).unwrap_or(f64::NEG_INFINITY))
-    };
+    let floats =
+        |of: fn(&Row) -> Option<f64>| of(a).unwrap_or(f64::NEG_INFINITY).total_cmp(&of(b).unwrap_or(f64::NEG_INFINITY));
     match column {
         Column::Live => a.live.total().cmp(&b.live.total()),
         Column::Blocked => a.live.blocked.cmp(&b.live.blocked),

@@ -40,11 +40,7 @@ impl Sums {
 
     fn rates(self, was: Self, seconds: f64) -> Rates {
         let rate = |now: u64, was: u64| now.saturating_sub(was) as f64 / seconds;
-        Rates {
-            born: rate(self.born, was.born),
-            died: rate(self.died, was.died),
-            parks: rate(self.parks, was.parks),
-        }
+        Rates { born: rate(self.born, was.born), died: rate(self.died, was.died), parks: rate(self.parks, was.parks) }
     }
 }
 

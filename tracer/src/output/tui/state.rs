@@ -102,7 +102,9 @@ pub(super) enum Menu {
 /// What lies over the panes and takes the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overlay {
-    Help { scroll: usize },
+    Help {
+        scroll: usize,
+    },
     Menu(Menu, usize),
     /// The filter is being typed.
     Input,

@@ -216,11 +216,7 @@ impl State {
             return;
         }
         // Names from A on, figures from the largest on; the same column once more: the other way round.
-        let descending = if self.sorted_by() == column {
-            !self.is_descending()
-        } else {
-            columns::is_figure(column)
-        };
+        let descending = if self.sorted_by() == column { !self.is_descending() } else { columns::is_figure(column) };
         *self.descending_mut() = descending;
         match (self.screen(), &mut self.inside) {
             (Screen::Members, Some(inside)) => inside.query.sort = column,

@@ -16,8 +16,12 @@ impl State {
         let page = self.page();
         self.groups.keep_within(self.rows.len(), page);
         if let Some(goid) = self.open.take() {
-            self.opened =
-                Some(Opened { watched: Watched::begin(goid, table), half: Half::Stack, stack_scroll: 0, timeline_scroll: 0 });
+            self.opened = Some(Opened {
+                watched: Watched::begin(goid, table),
+                half: Half::Stack,
+                stack_scroll: 0,
+                timeline_scroll: 0,
+            });
         }
         if let Some(inside) = &mut self.inside {
             if std::mem::take(&mut self.stale_members) {

@@ -109,8 +109,7 @@ impl Fixture {
         let goid = self.next;
         self.next += 1;
         let (gopc, startpc, ..) = SITES[site - 1];
-        let created =
-            Transition::Created { parent: Goid(1), gopc: RemoteAddr(gopc), startpc: RemoteAddr(startpc) };
+        let created = Transition::Created { parent: Goid(1), gopc: RemoteAddr(gopc), startpc: RemoteAddr(startpc) };
         self.event(goid, created);
         self.event(goid, Transition::Running);
         if let Some(reason) = reason {
@@ -200,7 +199,8 @@ fn diagnosis() -> Diagnosis {
         let (_, _, function, file, line, start) = SITES[site - 1];
         SiteKey { function: function.into(), file: file.into(), line, start: start.into() }
     };
-    let evidence = |what: &'static str, words: &str| Evidence { what, words: words.to_owned(), numbers: Default::default() };
+    let evidence =
+        |what: &'static str, words: &str| Evidence { what, words: words.to_owned(), numbers: Default::default() };
     let frame = |function: &str, file: &str, line| FrameName { function: function.into(), file: file.into(), line };
     let leak = Finding {
         kind: Kind::Channel,

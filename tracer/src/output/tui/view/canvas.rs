@@ -40,7 +40,13 @@ impl<'a> Canvas<'a> {
     }
 
     /// Writes several pieces, one behind the other, into `width` cells; gives how many they took.
-    pub(super) fn run<'t>(&mut self, x: u16, y: u16, width: u16, pieces: impl IntoIterator<Item = (&'t str, Ink)>) -> u16 {
+    pub(super) fn run<'t>(
+        &mut self,
+        x: u16,
+        y: u16,
+        width: u16,
+        pieces: impl IntoIterator<Item = (&'t str, Ink)>,
+    ) -> u16 {
         let mut used = 0;
         for (text, ink) in pieces {
             used += self.put(x + used, y, width.saturating_sub(used), text, ink);
@@ -49,7 +55,15 @@ impl<'a> Canvas<'a> {
     }
 
     /// Where something stands: the function plain, its file and line in a colour of their own.
-    pub(super) fn place(&mut self, x: u16, y: u16, width: u16, site: &SiteName, full_paths: bool, function: Ink) -> u16 {
+    pub(super) fn place(
+        &mut self,
+        x: u16,
+        y: u16,
+        width: u16,
+        site: &SiteName,
+        full_paths: bool,
+        function: Ink,
+    ) -> u16 {
         let text = words::place(site, usize::from(width), full_paths, self.look.ellipsis());
         match text.rsplit_once(' ') {
             Some((name, file)) if !site.file.is_empty() => {

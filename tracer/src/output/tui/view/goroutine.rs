@@ -78,15 +78,20 @@ fn facts(canvas: &mut Canvas<'_>, state: &State, opened: &Opened, area: Rect) {
             (false, true) => "  since it was first seen",
             (false, false) => "",
         };
-        canvas.run(x, y, width, [
-            ("running ", Ink::Plain),
-            (share(current.running_ns).as_str(), Ink::Running),
-            ("  blocked ", Ink::Plain),
-            (share(current.blocked_ns).as_str(), Ink::Blocked),
-            (longest.as_str(), Ink::Plain),
-            (parks.as_str(), Ink::Plain),
-            (about, Ink::Faint),
-        ]);
+        canvas.run(
+            x,
+            y,
+            width,
+            [
+                ("running ", Ink::Plain),
+                (share(current.running_ns).as_str(), Ink::Running),
+                ("  blocked ", Ink::Plain),
+                (share(current.blocked_ns).as_str(), Ink::Blocked),
+                (longest.as_str(), Ink::Plain),
+                (parks.as_str(), Ink::Plain),
+                (about, Ink::Faint),
+            ],
+        );
     });
     line(canvas, "runs", &mut |canvas, x, y, width| {
         let start = state.sites.get(g.site).map(|site| site.start.to_string()).unwrap_or_default();

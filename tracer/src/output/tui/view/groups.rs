@@ -104,7 +104,9 @@ fn cell(canvas: &mut Canvas<'_>, state: &State, row: &Row, spec: Spec, area: Rec
         Column::Born => rate(row.born, Ink::Born),
         Column::Died => rate(row.died, Ink::Died),
         Column::Parks => rate(row.parks, Ink::Plain),
-        Column::Stack => row.stack_bytes.map_or(("-".to_owned(), Ink::Faint), |bytes| (words::bytes(bytes), Ink::Plain)),
+        Column::Stack => {
+            row.stack_bytes.map_or(("-".to_owned(), Ink::Faint), |bytes| (words::bytes(bytes), Ink::Plain))
+        }
         Column::Oldest => match row.oldest {
             Some(since) => (age(state, since), Ink::Plain),
             None => ("-".to_owned(), Ink::Faint),

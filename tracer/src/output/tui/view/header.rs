@@ -114,7 +114,13 @@ pub(super) fn tabs(canvas: &mut Canvas<'_>, state: &State, area: Rect) {
         (None, filter) => (format!("filter: {filter} "), Ink::Warning),
     };
     let room = area.width.saturating_sub(used + 1);
-    canvas.put_right(area.x + used + 1, area.y, room, &words::elide(&text, usize::from(room), canvas.look.ellipsis()), ink);
+    canvas.put_right(
+        area.x + used + 1,
+        area.y,
+        room,
+        &words::elide(&text, usize::from(room), canvas.look.ellipsis()),
+        ink,
+    );
 }
 
 fn panes(canvas: &mut Canvas<'_>, state: &State, area: Rect) -> u16 {

@@ -45,16 +45,22 @@ fn outlook(state: &State) -> Vec<(String, Ink)> {
     let ink = if *soonest_s < 3_600.0 { Ink::Alarm } else { Ink::Warning };
     let limit = words::bytes(*limit);
     let mut said = vec![(
-        format!("the limit of {limit} ({limit_of}) is reached in {range}, if it goes on; {:.0}% sure that it grows", confidence * 100.0),
+        format!(
+            "the limit of {limit} ({limit_of}) is reached in {range}, if it goes on; {:.0}% sure that it grows",
+            confidence * 100.0
+        ),
         ink,
     )];
-    let heap = forecast.heap_per_second.map_or(String::new(), |heap| {
-        format!(", their heap {}/s (estimated)", words::bytes(heap.max(0.0) as u64))
-    });
+    let heap = forecast
+        .heap_per_second
+        .map_or(String::new(), |heap| format!(", their heap {}/s (estimated)", words::bytes(heap.max(0.0) as u64)));
     if let Some(explained) = explained {
         let stacks = words::bytes(forecast.stacks_per_second.max(0.0) as u64);
         said.push((
-            format!("suspected goroutines explain about {:.0}% of it: their stacks {stacks}/s{heap}", explained * 100.0),
+            format!(
+                "suspected goroutines explain about {:.0}% of it: their stacks {stacks}/s{heap}",
+                explained * 100.0
+            ),
             Ink::Plain,
         ));
     }
@@ -62,9 +68,9 @@ fn outlook(state: &State) -> Vec<(String, Ink)> {
 }
 
 fn outlook_lines(canvas: &mut Canvas<'_>, state: &State, area: Rect) {
-    let lines = outlook(state).into_iter().flat_map(|(text, ink)| {
-        wrapped(&text, usize::from(area.width)).into_iter().map(move |line| (line, ink))
-    });
+    let lines = outlook(state)
+        .into_iter()
+        .flat_map(|(text, ink)| wrapped(&text, usize::from(area.width)).into_iter().map(move |line| (line, ink)));
     for (y, (line, ink)) in (area.y..area.bottom()).zip(lines) {
         canvas.put(area.x, y, area.width, &line, ink);
     }
@@ -120,21 +126,30 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, state: &State, area: Rect) {
     let count = |n: Option<u64>| n.map_or("-".to_owned(), words::count);
     let or_none = |n: Option<u64>| n.map_or("none".to_owned(), words::bytes);
     let facts: [(&str, Vec<(&str, String)>); 4] = [
-        ("heap", vec![
-            ("live after the last collection ", bytes(now.heap_marked)),
-            ("next collection at ", bytes(now.heap_goal)),
-        ]),
-        ("collector", vec![
-            ("cycles ", format!("{} ({per_second}/s)", count(now.gc_cycles))),
-            ("each stops the world for ", pause),
-            ("CPU ", share),
-        ]),
-        ("limits", vec![
-            ("cgroup ", or_none(now.cgroup_limit)),
-            ("used ", bytes(now.cgroup_used)),
-            ("GOMEMLIMIT ", or_none(now.go_limit)),
-            ("machine ", bytes(now.machine)),
-        ]),
+        (
+            "heap",
+            vec![
+                ("live after the last collection ", bytes(now.heap_marked)),
+                ("next collection at ", bytes(now.heap_goal)),
+            ],
+        ),
+        (
+            "collector",
+            vec![
+                ("cycles ", format!("{} ({per_second}/s)", count(now.gc_cycles))),
+                ("each stops the world for ", pause),
+                ("CPU ", share),
+            ],
+        ),
+        (
+            "limits",
+            vec![
+                ("cgroup ", or_none(now.cgroup_limit)),
+                ("used ", bytes(now.cgroup_used)),
+                ("GOMEMLIMIT ", or_none(now.go_limit)),
+                ("machine ", bytes(now.machine)),
+            ],
+        ),
         ("runtime", vec![("threads ", count(now.threads)), ("timers ", count(now.timers))]),
     ];
     for (name, figures) in facts {

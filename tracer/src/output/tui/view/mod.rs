@@ -18,8 +18,8 @@ use ratatui::buffer::Buffer;
 use super::layout;
 use super::state::{Hits, Overlay, Screen, State};
 use canvas::Canvas;
-pub use look::Look;
 use look::Ink;
+pub use look::Look;
 
 /// Draws the whole picture.
 #[must_use]

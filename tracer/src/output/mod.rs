@@ -5,7 +5,9 @@
 pub mod dump;
 pub mod folded;
 pub mod json;
+pub mod metrics;
 pub mod pprof;
+pub mod prometheus;
 pub mod summary;
 pub mod text;
 

@@ -101,7 +101,6 @@ impl Seeding {
     }
 
     /// Takes what the reading thread has read if it is through, without waiting: for who follows many processes.
-    #[allow(dead_code)]
     pub(crate) fn take_if_read(&mut self) {
         let Self::Reading(thread) = self else { return };
         if let Poll::Ready(read) = Pin::new(thread).poll(&mut Context::from_waker(Waker::noop())) {

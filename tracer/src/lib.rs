@@ -12,9 +12,11 @@
 //!   [`tracee`] brings the two together: one process that runs one Go program;
 //! - [`session`] is the live half put together: one target, attached, its table kept;
 //! - [`recording`] is what a session saw, in a file, and read from there again;
+//! - [`agent`] does that for every Go process of a host, with one set of kernel programs, for as long as it runs;
 //! - [`cli`] stands at the end: the only place that prints, reads flags, or decides an exit code;
 //! - [`units`] lies under all: the newtypes for addresses, ids and times.
 
+pub mod agent;
 pub mod analysis;
 pub mod binary;
 pub mod cli;

@@ -203,9 +203,7 @@ fn print(
         } else if form.folded {
             folded::write_folded(out, &view, &groups)?;
         } else {
-            let (start, end) = (bias.remote(binary.module().text).0, bias.remote(binary.module().etext).0);
-            let build_id = binary.build_ids().gnu.as_deref().or(binary.build_ids().go.as_deref()).unwrap_or_default();
-            let executable = pprof::Executable { name: &program.name, build_id, start, end };
+            let executable = pprof::Executable::of(program, bias);
             pprof::write_pprof(&mut *out, &view, &groups, executable)?;
         }
     } else {

@@ -2,6 +2,7 @@
 //!
 //! stdout carries the result, stderr the rest. Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 findings with `--fail`.
 
+mod agent;
 mod convert;
 mod doctor;
 mod dump;
@@ -22,6 +23,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::units::parse_duration;
 
 /// A failure of a command: printed as one sentence, its causes below.
 type Failure = Box<dyn Error>;
@@ -46,6 +49,7 @@ enum Command {
     Top(top::TopArguments),
     Leaks(leaks::LeaksArguments),
     Doctor(doctor::DoctorArguments),
+    Agent(agent::AgentArguments),
 }
 
 /// Runs the command line.
@@ -62,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Top(arguments) => top::top(&arguments),
         Command::Leaks(arguments) => leaks::leaks(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
+        Command::Agent(arguments) => agent::agent(arguments),
     };
     match done {
         Ok(code) => code,
@@ -128,22 +133,6 @@ fn is_broken_pipe(failure: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// Parses a duration as people write it: `500ms`, `5s`, `2m`, `1h`, or seconds without a unit.
-fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
-    let wrong = || format!("`{text}` is no duration; write 500ms, 5s, 2m or 1h");
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let seconds = match unit {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(wrong()),
-    };
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    std::time::Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())
-}
-
 /// Parses a size as people write it: `500kB`, `100MB`, `1GB`, `64MiB`, or bytes without a unit.
 fn parse_size(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}` is no size; write 500kB, 100MB, 1GB or 64MiB");
@@ -169,18 +158,6 @@ fn parse_size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn durations() {
-        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_duration("5"), Ok(Duration::from_secs(5)));
-        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
-        for wrong in ["", "s", "5x", "1.2.3s", "-1s", "1e400h"] {
-            assert!(parse_duration(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn sizes() {

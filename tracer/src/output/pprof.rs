@@ -136,6 +136,20 @@ pub struct Executable<'a> {
     pub end: u64,
 }
 
+impl<'a> Executable<'a> {
+    /// Of a program, loaded at `bias`.
+    #[must_use]
+    pub fn of(program: &'a crate::tracee::Program, bias: crate::tracee::LoadBias) -> Self {
+        let (module, ids) = (program.binary.module(), program.binary.build_ids());
+        Self {
+            name: &program.name,
+            build_id: ids.gnu.as_deref().or(ids.go.as_deref()).unwrap_or_default(),
+            start: bias.remote(module.text).0,
+            end: bias.remote(module.etext).0,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Builder {
     profile: Profile,

@@ -106,7 +106,6 @@ impl Seeding {
     }
 
     /// Takes what the reading thread has read if it is through, without waiting: for who follows many processes.
-    #[allow(dead_code)]
     pub(crate) fn take_if_read(&mut self) {
         let Self::Reading(thread) = self else { return };
         if let Poll::Ready(read) = Pin::new(thread).poll(&mut Context::from_waker(Waker::noop())) {
@@ -127,7 +126,6 @@ impl Seeding {
 
     /// Merges what was read, if there is something and all events up to the end of the reading are in the table: all up
     /// to `applied` are.
-    #[allow(dead_code)]
     pub(crate) fn merge(&mut self, table: &mut GoroutineTable, applied: MonotonicNs) -> Option<MergeReport> {
         self.merge_keeping(table, applied).map(|(report, _)| report)
     }

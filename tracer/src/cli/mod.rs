@@ -6,6 +6,7 @@ mod convert;
 mod doctor;
 mod dump;
 mod leaks;
+mod dump_for;
 mod live;
 mod logger;
 mod record;
@@ -13,7 +14,6 @@ mod run;
 mod thresholds;
 mod top;
 mod trace;
-mod watch;
 
 use std::error::Error;
 use std::fs::File;

@@ -307,12 +307,6 @@ impl Session {
         &self.table
     }
 
-    /// The process and its program; `None` between two of its programs.
-    #[must_use]
-    pub fn tracee(&self) -> Option<&Tracee> {
-        self.tracee.as_ref()
-    }
-
     /// Names for what the table and the events hold now.
     pub fn names(&mut self) -> &mut TraceeNames {
         let last = self.names.len() - 1;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use regex::Regex;
 
-use super::{Failure, parse_duration, sink, watch};
+use super::{Failure, dump_for, parse_duration, sink};
 use crate::go_runtime::Globals;
 use crate::output::dump::{DumpFilter, Meta, View, groups, write_groups, write_json, write_sites, write_text};
 use crate::output::{folded, pprof};
@@ -124,7 +124,7 @@ pub(super) fn dump(arguments: &DumpArguments) -> Result<ExitCode, Failure> {
     let (tracee, session) = match arguments.duration {
         None => (Tracee::open(process)?, None),
         Some(duration) => {
-            let (tracee, session) = watch::watch(process, duration)?;
+            let (tracee, session) = dump_for::watch(process, duration)?;
             (tracee, Some(session))
         }
     };

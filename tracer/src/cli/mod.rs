@@ -7,6 +7,7 @@ mod convert;
 mod doctor;
 mod dump;
 mod leaks;
+mod dump_for;
 mod live;
 mod logger;
 mod record;
@@ -14,7 +15,6 @@ mod run;
 mod thresholds;
 mod top;
 mod trace;
-mod watch;
 
 use std::error::Error;
 use std::fs::File;

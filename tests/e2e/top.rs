@@ -53,7 +53,7 @@ fn idle(version: &str) -> Result<(Program, Tally)> {
 /// A terminal with `gotracer top` of `pid`, then its exit code.
 fn top(size: (u16, u16), pid: u32, args: &str) -> Result<Terminal> {
     let gotracer = gotracer()?;
-    Terminal::start(size, &format!("'{}' top --pid {pid} {args}; echo EXIT=$?", gotracer.display()))
+    Terminal::start(size, &format!("'{}' top --pid {pid} {args}; echo EXIT=$?; read line", gotracer.display()))
 }
 
 /// The row whose text contains `name`, without the mark of a finding: its figures and words.
@@ -83,9 +83,13 @@ fn counts(version: &str) -> Result<()> {
         terminal.text(reason)?;
         terminal.until_shown(&format!("Filter: {reason}"))?;
         terminal.keys(&["Enter"])?;
-        let screen = terminal.until_shown(&format!(": {count} goroutines"))?;
-        let shown = screen.lines().filter(|line| line.contains(reason.as_str()) && !line.contains("filter:")).count();
-        ensure!(shown >= 5, "the goroutines that wait for {reason} are not shown:\n{screen}");
+        terminal.until(&format!("{count} goroutines that wait for {reason}"), |screen| {
+            let rows = screen.lines().skip_while(|line| !line.contains("GOID")).skip(1);
+            let rows: Vec<&str> = rows.take_while(|line| !line.contains("Stack of")).collect();
+            screen.contains(&format!(": {count} goroutines"))
+                && rows.len() >= 5
+                && rows.iter().all(|line| line.contains(reason.as_str()))
+        })?;
         // Without the filter, in the same place.
         terminal.keys(&["Escape"])?;
         terminal.until_shown(&format!("{place}: {} goroutines", site.created))?;

@@ -15,6 +15,7 @@ mod matrix;
 mod refusals;
 mod run;
 mod seed;
+mod top;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         refusals::trials(),
         run::trials(),
         seed::trials(),
+        top::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

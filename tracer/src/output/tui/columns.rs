@@ -92,7 +92,7 @@ const GROUPS: &[Spec] = &[
 
 pub(super) const MEMBERS: &[Spec] = &[
     number(Column::Goid, "GOID", 9, 0),
-    text(Column::State, "STATE", 18, 0),
+    text(Column::State, "STATE", 20, 0),
     number(Column::InState, "FOR", 7, 0),
     number(Column::Age, "AGE", 7, 56),
     number(Column::ParkCount, "PARKS", 8, 90),

@@ -29,6 +29,28 @@ pub enum Stack {
     Moved,
 }
 
+impl Stack {
+    /// The frame that tells most in one line: the innermost that is not part of how Go waits; else the innermost.
+    pub(super) fn telling(&self) -> Option<&SiteName> {
+        let Self::Frames(frames, _) = self else { return None };
+        frames.iter().find(|frame| !waits(&frame.function)).or_else(|| frames.first())
+    }
+}
+
+/// Packages in which a goroutine stands when it waits, whatever it is that it does.
+const WAITING: [&str; 14] = [
+    "runtime", "sync", "time", "context", "syscall", "os", "io", "bufio", "net", "internal/poll", "internal/sync",
+    "internal/runtime/maps", "golang.org/x/sync/semaphore", "golang.org/x/sync/errgroup",
+];
+
+fn waits(function: &str) -> bool {
+    // `net/http.(*conn).serve` is of `net/http`: up to the first dot behind the last slash before any bracket.
+    let path = function.split(['(', '[']).next().unwrap_or(function);
+    let slash = path.rfind('/').map_or(0, |at| at + 1);
+    let end = path.get(slash..).and_then(|last| last.find('.')).map_or(path.len(), |dot| slash + dot);
+    path.get(..end).is_some_and(|package| WAITING.contains(&package))
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     goid: Goid,
@@ -155,5 +177,33 @@ impl Reading {
     #[must_use]
     pub fn stack_bytes(&self, site: (RemoteAddr, RemoteAddr)) -> Option<u64> {
         self.held.get(&site).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_frame_that_tells_is_the_first_that_does_not_wait() {
+        let frame = |function: &str| SiteName { function: function.into(), file: "f.go".into(), line: 1 };
+        let telling = |functions: &[&str]| {
+            let frames: Arc<[SiteName]> = functions.iter().map(|function| frame(function)).collect();
+            Stack::Frames(frames, 0).telling().map(|frame| frame.function.to_string())
+        };
+        let cases: [(&[&str], &str); 5] = [
+            (&["sync.runtime_SemacquireWaitGroup", "sync.(*WaitGroup).Wait", "main.work"], "main.work"),
+            (&["internal/poll.runtime_pollWait", "net.(*conn).Read", "net/http.(*persistConn).readLoop"],
+             "net/http.(*persistConn).readLoop"),
+            (&["time.Sleep", "runtime.goexit"], "time.Sleep"),
+            (&["golang.org/x/sync/semaphore.(*Weighted).Acquire", "example.com/a.b/c.(*T[...]).f"],
+             "example.com/a.b/c.(*T[...]).f"),
+            (&["synchronous.f"], "synchronous.f"),
+        ];
+        for (functions, expected) in cases {
+            assert_eq!(telling(functions).as_deref(), Some(expected), "{functions:?}");
+        }
+        assert_eq!(telling(&[]), None);
+        assert_eq!(Stack::Running.telling(), None);
     }
 }

@@ -29,7 +29,9 @@ impl<'a> Canvas<'a> {
         if width == 0 || x < area.x || x >= area.right() || y < area.y || y >= area.bottom() {
             return 0;
         }
-        let (end, _) = self.buffer.set_stringn(x, y, text, usize::from(width), self.look.style(ink));
+        // What was there before keeps nothing of its own.
+        let style = Style::reset().patch(self.look.style(ink));
+        let (end, _) = self.buffer.set_stringn(x, y, text, usize::from(width), style);
         end - x
     }
 
@@ -77,7 +79,6 @@ impl<'a> Canvas<'a> {
     pub(super) fn cover(&mut self, area: Rect, ink: Ink) {
         let area = area.intersection(self.buffer.area);
         let style = self.look.style(ink);
-        // What was written there keeps nothing of its own.
         self.buffer.set_style(area, Style::reset());
         self.buffer.set_style(area, style);
     }

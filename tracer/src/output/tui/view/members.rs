@@ -60,9 +60,9 @@ fn cell(canvas: &mut Canvas<'_>, state: &State, goid: Goid, goroutine: Option<&G
         Column::Parent => g.parent.to_string(),
         Column::At => {
             match state.stack(goid) {
-                Some((Stack::Frames(frames, _), _)) => {
-                    if let Some(first) = frames.first() {
-                        canvas.place(x, y, width, first, state.full_paths, Ink::Plain);
+                Some((stack @ Stack::Frames(..), _)) => {
+                    if let Some(frame) = stack.telling() {
+                        canvas.place(x, y, width, frame, state.full_paths, Ink::Plain);
                     }
                 }
                 Some((Stack::Running | Stack::Moved, _)) => {

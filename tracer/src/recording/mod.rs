@@ -8,7 +8,8 @@
 //!   session -> items -> bytes, converting is source -> items -> bytes, reporting is source -> items -> figures;
 //! - [`names`] keeps the definitions among the items and gives names by them;
 //! - [`live`] records a session, in a thread of its own;
-//! - [`replay`] brings items into a [`GoroutineTable`](crate::goroutines::GoroutineTable) again, step by step.
+//! - [`replay`] brings items into a [`GoroutineTable`](crate::goroutines::GoroutineTable) again, step by step;
+//!   [`waits`] sums up blocked time on the way.
 
 pub mod gtr;
 mod header;
@@ -18,6 +19,7 @@ pub mod names;
 pub mod replay;
 #[cfg(test)]
 pub(crate) mod samples;
+pub mod waits;
 
 pub use header::{Header, Program, wall_offset_ns};
 pub use item::{Damage, Definitions, End, Frame, Item, Parked, Reading, StackNumber};

@@ -12,11 +12,13 @@ use super::{Damage, End, Header, Item, ReadError, Reading, RecordedNames, Source
 /// What a replay tells. Each has a default that does nothing.
 pub trait Visitor {
     /// An event is about to change the table; `before` is its goroutine as it was, if it was known.
-    fn event(&mut self, _event: &Event, _before: Option<&Goroutine>, _state: &State) {}
+    fn event(&mut self, _event: &Event, _before: Option<&Goroutine>, _state: &mut State) {}
     /// A life is over.
-    fn ended(&mut self, _ended: &Ended, _names: &RecordedNames) {}
+    fn ended(&mut self, _ended: &Ended, _state: &mut State) {}
+    /// An event has changed the table.
+    fn changed(&mut self, _event: &Event, _state: &mut State) {}
     /// A reading of all goroutines has been merged.
-    fn reading(&mut self, _reading: &Reading, _state: &State) {}
+    fn reading(&mut self, _reading: &Reading, _state: &mut State) {}
     /// An item has been taken in, of any kind, its events included.
     fn item(&mut self, _item: &Item, _state: &mut State) {}
 }
@@ -27,6 +29,8 @@ pub struct State {
     pub table: GoroutineTable,
     /// The names.
     pub names: RecordedNames,
+    /// From when on all is seen.
+    pub started: MonotonicNs,
     /// The newest time that any item spoke of.
     pub newest: MonotonicNs,
     /// The end, once it came.
@@ -37,8 +41,9 @@ pub struct State {
     pub more_damages: u64,
     /// Events so far, losses not counted.
     pub events: u64,
-    /// Items so far that follow an event with a later time.
+    /// Events so far that follow one with a later time.
     pub late: u64,
+    over: Vec<Ended>,
 }
 
 /// So many damages are told of.
@@ -51,12 +56,14 @@ impl State {
         Self {
             table: GoroutineTable::new(header.pid),
             names: RecordedNames::default(),
+            started: header.started_ns,
             newest: header.started_ns,
             end: None,
             damages: Vec::new(),
             more_damages: 0,
             events: 0,
             late: 0,
+            over: Vec::new(),
         }
     }
 
@@ -77,11 +84,11 @@ impl State {
             }
             Item::ReadingBegun(time) => self.table.begin_snapshot(*time),
             Item::Reading(reading) => {
-                let names = &self.names;
                 let (from, to) = (reading.taken_from, reading.taken_to);
-                let merged = self.table.merge_snapshot_with(from, to, &reading.entries(), reading.coverage, |ended| {
-                    visitor.ended(ended, names);
-                });
+                let over = &mut self.over;
+                let keep = |ended: &Ended| over.push(ended.clone());
+                let merged = self.table.merge_snapshot_with(from, to, &reading.entries(), reading.coverage, keep);
+                self.tell_ends(visitor);
                 if let Err(why) = merged {
                     log::info!("a reading in the recording was not used: {why}");
                 }
@@ -107,6 +114,18 @@ impl State {
         visitor.item(item, self);
     }
 
+    fn tell_ends(&mut self, visitor: &mut impl Visitor) {
+        if self.over.is_empty() {
+            return;
+        }
+        let mut over = std::mem::take(&mut self.over);
+        for ended in &over {
+            visitor.ended(ended, self);
+        }
+        over.clear();
+        self.over = over;
+    }
+
     fn step(&mut self, event: &Event, visitor: &mut impl Visitor) {
         let time = event.time();
         match event {
@@ -121,9 +140,11 @@ impl State {
             Event::Exec { .. } | Event::Lost { .. } => None,
         };
         visitor.event(event, before.as_ref(), self);
-        let names = &self.names;
-        self.table.apply_with(event, |ended| visitor.ended(ended, names));
+        let over = &mut self.over;
+        self.table.apply_with(event, |ended| over.push(ended.clone()));
         self.newest = self.newest.max(time);
+        self.tell_ends(visitor);
+        visitor.changed(event, self);
     }
 }
 

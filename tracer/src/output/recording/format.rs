@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::jsonl;
+use super::{jsonl, parquet, perfetto, pprof};
 use crate::recording::{Encode, Header, gtr};
 
 /// A form in which a recording can be written.
@@ -91,7 +91,9 @@ impl Format {
             Self::Gtr => Box::new(gtr::Encoder::new(header.clone())?),
             Self::Jsonl => Box::new(jsonl::Encoder::new(header.clone())),
             Self::JsonlZst => Box::new(jsonl::Encoder::compressed(header.clone())?),
-            Self::Parquet | Self::Pftrace | Self::PbGz => todo!(),
+            Self::Parquet => Box::new(parquet::Encoder::new(header.clone())?),
+            Self::Pftrace => Box::new(perfetto::Encoder::new(header.clone())),
+            Self::PbGz => Box::new(pprof::Encoder::new(header.clone())),
         })
     }
 }

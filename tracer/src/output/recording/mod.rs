@@ -5,5 +5,8 @@
 
 mod format;
 pub mod jsonl;
+pub mod parquet;
+pub mod perfetto;
+pub mod pprof;
 
 pub use format::{Format, FormatError};

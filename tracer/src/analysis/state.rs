@@ -128,8 +128,9 @@ impl Analysis {
         }
 
         let timers = &self.memory.timers;
-        let ticking = self.findings.iter().any(|finding| finding.kind == Kind::Timer);
-        if !ticking
+        // Goroutines that stay have timers too: those that sleep, those that a ticker wakes.
+        let stay: f64 = self.findings.iter().filter_map(|finding| finding.per_second).sum();
+        if stay < 0.5 * timers.per_second
             && timers.rises(thresholds.chance)
             && timers.low * timers.seconds >= TIMERS
             && seconds >= 2.0 * thresholds.observe.as_secs_f64()

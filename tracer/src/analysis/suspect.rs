@@ -110,7 +110,13 @@ fn growing(site: &SiteSample, followed: &FollowedSite, observed: &Observed<'_>) 
     if weigh(place) < 0.3 * staying.old as f64 {
         return None;
     }
-    let judged = kind_of(site, place, true)?;
+    let mut judged = kind_of(site, place, true)?;
+    if judged.kind == Kind::Growth
+        && let Some(rate) = followed.storm
+    {
+        judged.evidence.push(words::storm(rate, site.live, thresholds));
+        (judged.kind, judged.weight) = (Kind::Storm, weight::STORM);
+    }
     let survive = 1.0 - share(staying.died_old, staying.died_old + staying.old);
     let score = score(judged.weight, survive, observed.seconds) * (1.0 - staying.trend.chance);
     let per_second = staying.trend.per_second;

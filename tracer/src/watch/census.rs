@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::facts::{SiteFacts, StaticFacts};
+use super::facts::{SiteFacts, counts_down, runs_deferred};
 use super::stacks::{SeenStacks, of_reason};
 use crate::analysis::{Ages, Block, PLACES, Place, Sample, SiteKey, SiteSample, WaitFacts};
 use crate::go_runtime::Status;
@@ -86,7 +86,6 @@ pub struct Census {
     program: Program,
     bias: LoadBias,
     names: TraceeNames,
-    statics: StaticFacts,
     began: Option<MonotonicNs>,
     site_ids: HashMap<(RemoteAddr, RemoteAddr), u32>,
     by_key: HashMap<SiteKey, u32>,
@@ -130,7 +129,6 @@ impl Census {
     pub fn new(program: Program, bias: LoadBias) -> Self {
         Self {
             names: TraceeNames::new(program.clone(), Some(bias)),
-            statics: StaticFacts::default(),
             program,
             bias,
             began: None,
@@ -166,7 +164,7 @@ impl Census {
             None => {
                 let id = self.sites.len() as u32;
                 self.by_key.insert(key.clone(), id);
-                self.sites.push(SiteFacts::new(key, gopc, startpc));
+                self.sites.push(SiteFacts::new(key, gopc));
                 self.ended.push(Log2Histogram::default());
                 id
             }
@@ -388,8 +386,11 @@ impl Census {
     pub(super) fn look_at_code(&mut self, id: u32, sample: &mut SiteSample) {
         let Some(facts) = self.sites.get_mut(id as usize) else { return };
         if facts.deferred.is_none() {
-            facts.deferred = Some(self.statics.runs_deferred(&self.program.binary, self.bias.pc(facts.gopc)));
-            facts.counts_down = Some(self.statics.counts_down(&self.program.binary, self.bias.pc(facts.startpc)));
+            // The outermost function of a stack is what runs; the start function may be a wrapper that is not shown.
+            let stack = sample.places.iter().find_map(|place| place.stack.last());
+            let start = stack.map_or(sample.key.start.as_ref(), |frame| frame.function.as_ref());
+            facts.deferred = Some(runs_deferred(&self.program.binary, self.bias.pc(facts.gopc)));
+            facts.counts_down = Some(counts_down(&self.program.binary, start));
         }
         sample.deferred = facts.deferred.unwrap_or_default();
         sample.counts_down = facts.counts_down.unwrap_or_default();
@@ -406,7 +407,7 @@ impl Census {
         if let (Some(site), Some(of)) = (self.site(g.gopc, g.startpc), self.site(creator.gopc, creator.startpc))
             && let Some(facts) = self.sites.get_mut(site as usize)
         {
-            facts.creator.get_or_insert(of);
+            facts.creator = Some(of);
         }
         let StackState::Read(id) = creator.stack else { return None };
         let function = self.program.binary.functions().find(self.bias.pc(g.gopc))?;

@@ -7,6 +7,7 @@
 
 mod census;
 mod closer;
+mod code;
 mod facts;
 mod memory;
 mod stacks;

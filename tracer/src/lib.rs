@@ -21,6 +21,7 @@ pub mod goroutines;
 pub mod output;
 pub mod probes;
 pub mod process;
+pub mod proof;
 pub mod session;
 pub mod snapshot;
 pub mod tracee;

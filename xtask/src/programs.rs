@@ -76,6 +76,7 @@ const PROGRAMS: &[(&str, Coverage)] = &[
     ("idle", Coverage::Newest),
     ("stacks", Coverage::Everything),
     ("leakyserver", Coverage::Newest),
+    ("reach", Coverage::Everything),
 ];
 
 #[derive(clap::Args, Default)]

@@ -6,6 +6,7 @@ mod doctor;
 mod dump;
 mod live;
 mod logger;
+mod prove;
 mod run;
 mod trace;
 
@@ -35,6 +36,7 @@ enum Command {
     Trace(trace::TraceArguments),
     Run(run::RunArguments),
     Dump(dump::DumpArguments),
+    Prove(prove::ProveArguments),
     Doctor(doctor::DoctorArguments),
 }
 
@@ -47,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Trace(arguments) => trace::trace(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Dump(arguments) => dump::dump(&arguments),
+        Command::Prove(arguments) => prove::prove(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
     };
     match done {

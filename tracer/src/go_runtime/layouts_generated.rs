@@ -417,6 +417,9 @@ pub(super) const TABLES: &[Table] = &[
                 ("gcmarkBits", 80, 8), ("sweepgen", 88, 4), ("allocCount", 96, 2), ("spanclass", 98, 1),
                 ("state", 99, 1), ("elemsize", 104, 8), ("limit", 112, 8), ("specials", 128, 8),
             ]),
+            ("runtime.heapArena", 2165776, &[
+                ("bitmap", 0, 2097152),
+            ]),
             ("runtime.mcache", 1200, &[
                 ("tiny", 16, 8), ("tinyoffset", 24, 8), ("alloc", 40, 1088),
             ]),
@@ -465,7 +468,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 552, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 280, 8), ("etypes", 288, 8), ("gofunc", 304, 8), ("gcdatamask.n", 496, 4),
+                ("rodata", 296, 8), ("types", 280, 8), ("etypes", 288, 8), ("gofunc", 304, 8), ("gcdatamask.n", 496, 4),
                 ("gcdatamask.bytedata", 504, 8), ("gcbssmask.n", 512, 4), ("gcbssmask.bytedata", 520, 8),
                 ("textsectmap", 312, 24), ("next", 544, 8),
             ]),
@@ -539,6 +542,9 @@ pub(super) const TABLES: &[Table] = &[
                 ("gcmarkBits", 80, 8), ("sweepgen", 88, 4), ("allocCount", 96, 2), ("spanclass", 98, 1),
                 ("state", 99, 1), ("elemsize", 104, 8), ("limit", 112, 8), ("specials", 128, 8),
             ]),
+            ("runtime.heapArena", 2165776, &[
+                ("bitmap", 0, 2097152),
+            ]),
             ("runtime.mcache", 1200, &[
                 ("tiny", 16, 8), ("tinyoffset", 24, 8), ("alloc", 40, 1088),
             ]),
@@ -587,7 +593,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 552, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 280, 8), ("etypes", 288, 8), ("gofunc", 304, 8), ("gcdatamask.n", 496, 4),
+                ("rodata", 296, 8), ("types", 280, 8), ("etypes", 288, 8), ("gofunc", 304, 8), ("gcdatamask.n", 496, 4),
                 ("gcdatamask.bytedata", 504, 8), ("gcbssmask.n", 512, 4), ("gcbssmask.bytedata", 520, 8),
                 ("textsectmap", 312, 24), ("next", 544, 8),
             ]),
@@ -664,6 +670,9 @@ pub(super) const TABLES: &[Table] = &[
                 ("state", 107, 1), ("isUserArenaChunk", 109, 1), ("elemsize", 112, 8), ("limit", 120, 8),
                 ("specials", 136, 8),
             ]),
+            ("runtime.heapArena", 1133584, &[
+                ("bitmap", 0, 1048576), ("noMorePtrs", 1048576, 16384),
+            ]),
             ("runtime.mcache", 1200, &[
                 ("tiny", 16, 8), ("tinyoffset", 24, 8), ("alloc", 40, 1088),
             ]),
@@ -712,7 +721,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 592, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 584, 8),
             ]),
@@ -789,6 +798,9 @@ pub(super) const TABLES: &[Table] = &[
                 ("state", 107, 1), ("isUserArenaChunk", 109, 1), ("elemsize", 112, 8), ("limit", 120, 8),
                 ("specials", 136, 8),
             ]),
+            ("runtime.heapArena", 1133584, &[
+                ("bitmap", 0, 1048576), ("noMorePtrs", 1048576, 16384),
+            ]),
             ("runtime.mcache", 1200, &[
                 ("tiny", 16, 8), ("tinyoffset", 24, 8), ("alloc", 40, 1088),
             ]),
@@ -837,7 +849,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 592, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 584, 8),
             ]),
@@ -965,7 +977,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 592, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 584, 8),
             ]),
@@ -1093,7 +1105,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 592, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 584, 8),
             ]),
@@ -1231,7 +1243,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 584, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
             ]),
@@ -1369,7 +1381,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 584, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
             ]),
@@ -1510,7 +1522,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 584, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
             ]),
@@ -1651,7 +1663,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 584, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
             ]),
@@ -1798,7 +1810,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 584, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
             ]),
@@ -1945,7 +1957,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 584, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
             ]),
@@ -2092,7 +2104,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 592, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 544, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 544, 4),
                 ("gcdatamask.bytedata", 552, 8), ("gcbssmask.n", 560, 4), ("gcbssmask.bytedata", 568, 8),
                 ("textsectmap", 336, 24), ("next", 584, 8),
             ]),
@@ -2239,7 +2251,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 592, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 544, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 544, 4),
                 ("gcdatamask.bytedata", 552, 8), ("gcbssmask.n", 560, 4), ("gcbssmask.bytedata", 568, 8),
                 ("textsectmap", 336, 24), ("next", 584, 8),
             ]),
@@ -2386,7 +2398,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 568, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 312, 8), ("gofunc", 344, 8), ("gcdatamask.n", 520, 4),
+                ("rodata", 336, 8), ("types", 296, 8), ("etypes", 312, 8), ("gofunc", 344, 8), ("gcdatamask.n", 520, 4),
                 ("gcdatamask.bytedata", 528, 8), ("gcbssmask.n", 536, 4), ("gcbssmask.bytedata", 544, 8),
                 ("textsectmap", 360, 24), ("next", 560, 8),
             ]),
@@ -2533,7 +2545,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 568, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 312, 8), ("gofunc", 344, 8), ("gcdatamask.n", 520, 4),
+                ("rodata", 336, 8), ("types", 296, 8), ("etypes", 312, 8), ("gofunc", 344, 8), ("gcdatamask.n", 520, 4),
                 ("gcdatamask.bytedata", 528, 8), ("gcbssmask.n", 536, 4), ("gcbssmask.bytedata", 544, 8),
                 ("textsectmap", 360, 24), ("next", 560, 8),
             ]),

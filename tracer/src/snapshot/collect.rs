@@ -39,7 +39,7 @@ pub(super) struct Collected {
 }
 
 /// The rules of one binary, loaded at a bias, each looked up once.
-pub(super) struct BinaryRules<'a> {
+pub(crate) struct BinaryRules<'a> {
     source: &'a Source<'a>,
     known: HashMap<u64, Option<Rule>>,
 }
@@ -48,7 +48,7 @@ pub(super) struct BinaryRules<'a> {
 const RULE_LIMIT: usize = 1 << 20;
 
 impl<'a> BinaryRules<'a> {
-    pub(super) fn new(source: &'a Source<'a>) -> Self {
+    pub(crate) fn new(source: &'a Source<'a>) -> Self {
         Self { source, known: HashMap::new() }
     }
 
@@ -251,7 +251,7 @@ impl<'a> Worker<'a> {
             hi: raw.stack_hi.min(registers.sp.saturating_add(STACK_LIMIT)),
         };
         let arch: Arch = self.source.binary.arch();
-        let end = walk(registers, arch, &mut reader, &mut self.rules, |pc| frames.push(bias.pc(RemoteAddr(pc))));
+        let end = walk(registers, arch, &mut reader, &mut self.rules, |frame| frames.push(bias.pc(RemoteAddr(frame.pc))));
         (end, !reader.later.is_empty())
     }
 

@@ -324,7 +324,8 @@ fn the_terminal_is_given_back() -> Result<()> {
         let (left, expected) = (manners(&terminal)?, manners(&fresh)?);
         ensure!(left == expected, "after {way} the terminal is {left:?}, a new one {expected:?}");
     }
-    poll(|| Ok(gotracer_tests::text::changed_bytes(program.pid())?.is_empty().then_some(()))).context("a probe is left")?;
+    poll(|| Ok(gotracer_tests::text::changed_bytes(program.pid())?.is_empty().then_some(())))
+        .context("a probe is left")?;
     program.quit_in_peace()
 }
 

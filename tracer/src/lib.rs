@@ -27,6 +27,7 @@ pub mod governor;
 pub mod output;
 pub mod probes;
 pub mod process;
+pub mod proof;
 pub mod recording;
 pub mod session;
 pub mod snapshot;

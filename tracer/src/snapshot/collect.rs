@@ -43,7 +43,7 @@ pub(super) struct Collected {
 }
 
 /// The rules of one binary, loaded at a bias, each looked up once.
-pub(super) struct BinaryRules<'a> {
+pub(crate) struct BinaryRules<'a> {
     source: &'a Source<'a>,
     known: HashMap<u64, Option<Rule>>,
 }
@@ -52,7 +52,7 @@ pub(super) struct BinaryRules<'a> {
 const RULE_LIMIT: usize = 1 << 20;
 
 impl<'a> BinaryRules<'a> {
-    pub(super) fn new(source: &'a Source<'a>) -> Self {
+    pub(crate) fn new(source: &'a Source<'a>) -> Self {
         Self { source, known: HashMap::new() }
     }
 
@@ -262,8 +262,9 @@ impl<'a> Worker<'a> {
             hi,
         };
         let arch: Arch = self.source.binary.arch();
-        let end =
-            walk(registers, arch, &mut reader, &mut self.rules, |pc, top| frames.push(bias.pc(RemoteAddr(pc)), top));
+        let end = walk(registers, arch, &mut reader, &mut self.rules, |frame| {
+            frames.push(bias.pc(RemoteAddr(frame.pc)), frame.fp)
+        });
         let (stack, mut refilled) = (frames.stack(end), !reader.later.is_empty());
         if let Some(arguments) = &mut self.arguments {
             let window = self.stacks.get(range).unwrap_or_default();

@@ -39,8 +39,20 @@ impl Stack {
 
 /// Packages in which a goroutine stands when it waits, whatever it is that it does.
 const WAITING: [&str; 14] = [
-    "runtime", "sync", "time", "context", "syscall", "os", "io", "bufio", "net", "internal/poll", "internal/sync",
-    "internal/runtime/maps", "golang.org/x/sync/semaphore", "golang.org/x/sync/errgroup",
+    "runtime",
+    "sync",
+    "time",
+    "context",
+    "syscall",
+    "os",
+    "io",
+    "bufio",
+    "net",
+    "internal/poll",
+    "internal/sync",
+    "internal/runtime/maps",
+    "golang.org/x/sync/semaphore",
+    "golang.org/x/sync/errgroup",
 ];
 
 fn waits(function: &str) -> bool {
@@ -193,11 +205,15 @@ mod tests {
         };
         let cases: [(&[&str], &str); 5] = [
             (&["sync.runtime_SemacquireWaitGroup", "sync.(*WaitGroup).Wait", "main.work"], "main.work"),
-            (&["internal/poll.runtime_pollWait", "net.(*conn).Read", "net/http.(*persistConn).readLoop"],
-             "net/http.(*persistConn).readLoop"),
+            (
+                &["internal/poll.runtime_pollWait", "net.(*conn).Read", "net/http.(*persistConn).readLoop"],
+                "net/http.(*persistConn).readLoop",
+            ),
             (&["time.Sleep", "runtime.goexit"], "time.Sleep"),
-            (&["golang.org/x/sync/semaphore.(*Weighted).Acquire", "example.com/a.b/c.(*T[...]).f"],
-             "example.com/a.b/c.(*T[...]).f"),
+            (
+                &["golang.org/x/sync/semaphore.(*Weighted).Acquire", "example.com/a.b/c.(*T[...]).f"],
+                "example.com/a.b/c.(*T[...]).f",
+            ),
             (&["synchronous.f"], "synchronous.f"),
         ];
         for (functions, expected) in cases {

@@ -5,8 +5,8 @@
 mod convert;
 mod doctor;
 mod dump;
-mod leaks;
 mod dump_for;
+mod leaks;
 mod live;
 mod logger;
 mod record;

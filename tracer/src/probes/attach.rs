@@ -17,6 +17,7 @@ use aya_log::EbpfLogger;
 use gotracer_ebpf::{ARCH_ARM64, ARCH_X86_64};
 use log::Log;
 
+use super::kernel::Lack;
 use super::placement::Placement;
 use crate::units::Pid;
 
@@ -52,11 +53,9 @@ pub enum AttachError {
         #[source]
         source: Box<ProgramError>,
     },
-    /// The kernel is locked down.
-    #[error(
-        "this kernel is locked down: it lets nobody read a program's memory by eBPF; boot without lockdown=confidentiality"
-    )]
-    Lockdown,
+    /// The kernel lacks something.
+    #[error(transparent)]
+    Kernel(#[from] Lack),
     /// No permission for bpf(2).
     #[error("no permission to use eBPF: run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE")]
     Permission,
@@ -183,6 +182,16 @@ impl KernelPrograms {
     ///
     /// As [`Self::load`].
     pub fn load_with(execs: Execs) -> Result<(Self, EventMaps), AttachError> {
+        if let Some(lack) = Lack::at_a_glance() {
+            return Err(lack.into());
+        }
+        Self::load_object(execs).map_err(|error| match Lack::found_by_trying() {
+            Some(lack) if !matches!(error, AttachError::Permission) => lack.into(),
+            _ => error,
+        })
+    }
+
+    fn load_object(execs: Execs) -> Result<(Self, EventMaps), AttachError> {
         let mut ebpf = EbpfLoader::new()
             .override_global("ARCH", &ARCH, true)
             .override_global("EVERY_EXEC", &u32::from(execs == Execs::Every), true)
@@ -336,9 +345,8 @@ fn program_error(program: &'static str) -> impl Fn(ProgramError) -> AttachError 
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
             log::info!("the verifier on {program}: {log}");
-            // A locked down kernel does not know the helper at all.
-            if log.contains("unknown func bpf_probe_read") {
-                return AttachError::Lockdown;
+            if let Some(lack) = Lack::found_by_trying() {
+                return lack.into();
             }
             let last = log.lines().map(str::trim).rfind(|line| !line.is_empty() && !line.starts_with("processed"));
             let why = format!("{io_error}: {}", last.unwrap_or("the verifier says nothing"));

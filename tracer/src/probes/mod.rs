@@ -11,7 +11,8 @@
 //! - [`attach`]: the eBPF object, loaded once, and the uprobes of one process;
 //! - [`calibration`]: what a hit costs on this machine;
 //! - [`detail`]: how much the kernel programs tell;
-//! - [`features`]: what this kernel can do, found by trying.
+//! - [`features`]: what this kernel can do, found by trying;
+//! - [`kernel`]: what it lacks, in one sentence.
 
 pub mod attach;
 mod bpf;
@@ -20,6 +21,7 @@ pub mod catalogue;
 pub mod detail;
 pub mod features;
 pub mod instruction;
+pub mod kernel;
 mod own_code;
 pub mod placement;
 

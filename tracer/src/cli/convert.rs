@@ -39,21 +39,18 @@ pub(super) struct ConvertArguments {
 /// Opens a recording of any form that can be read: by what is in it, whatever it is called.
 pub(super) fn open(path: &Path) -> Result<Box<dyn Source>, Failure> {
     let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let mut file = File::open(path).map_err(|error| format!("cannot open {}: {error}", path.display()))?;
+    let file = File::open(path).map_err(|error| format!("cannot open {}: {error}", path.display()))?;
     if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
         return Err(named(&"this is a directory").into());
     }
-    let mut first = [0];
-    let first = match file.read(&mut first) {
-        Ok(0) => None,
-        Ok(_) => Some(first[0]),
-        Err(error) => return Err(named(&error).into()),
-    };
-    // What was read stays in front: the file may be a pipe.
-    let whole = std::io::Cursor::new(first.into_iter().collect::<Vec<u8>>()).chain(file);
-    Ok(match first {
-        Some(b'{' | 0x28) => Box::new(jsonl::Reader::new(whole).map_err(|error| named(&error))?),
-        _ => Box::new(gtr::Reader::new(whole).map_err(|error| named(&error))?),
+    // Enough to tell the forms apart. It stays in front: the file may be a pipe.
+    let mut first = Vec::new();
+    (&file).take(8).read_to_end(&mut first).map_err(|error| named(&error))?;
+    let is_lines = first.starts_with(b"{") || first.starts_with(&jsonl::ZSTD);
+    let whole = std::io::Cursor::new(first).chain(file);
+    Ok(match is_lines {
+        true => Box::new(jsonl::Reader::new(whole).map_err(|error| named(&error))?),
+        false => Box::new(gtr::Reader::new(whole).map_err(|error| named(&error))?),
     })
 }
 

@@ -12,6 +12,7 @@ mod live;
 mod logger;
 mod prove;
 mod record;
+mod report;
 mod run;
 mod thresholds;
 mod top;
@@ -46,6 +47,7 @@ enum Command {
     Run(run::RunArguments),
     Dump(dump::DumpArguments),
     Record(record::RecordArguments),
+    Report(report::ReportArguments),
     Convert(convert::ConvertArguments),
     Top(top::TopArguments),
     Leaks(leaks::LeaksArguments),
@@ -64,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Dump(arguments) => dump::dump(&arguments),
         Command::Record(arguments) => record::record(&arguments),
+        Command::Report(arguments) => report::report(&arguments),
         Command::Convert(arguments) => convert::convert(&arguments),
         Command::Top(arguments) => top::top(&arguments),
         Command::Leaks(arguments) => leaks::leaks(&arguments),
@@ -75,7 +78,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) if is_broken_pipe(failure.as_ref()) => ExitCode::SUCCESS,
         Err(failure) => {
-            report(failure.as_ref());
+            tell(failure.as_ref());
             ExitCode::FAILURE
         }
     }
@@ -113,7 +116,7 @@ fn sink(path: Option<&PathBuf>) -> Result<Box<dyn Write>, Failure> {
 }
 
 /// Prints a failure and the chain of its causes.
-fn report(failure: &dyn Error) {
+fn tell(failure: &dyn Error) {
     let mut text = format!("gotracer: {failure}");
     let mut cause = failure.source();
     while let Some(error) = cause {

@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod pprof;
 pub mod prometheus;
 pub mod recording;
+pub mod report;
 pub mod summary;
 pub mod text;
 pub mod tui;

@@ -5,5 +5,5 @@ mod lines;
 mod read;
 mod write;
 
-pub use read::Reader;
+pub use read::{Reader, ZSTD};
 pub use write::Encoder;

@@ -22,7 +22,7 @@ const BATCH: usize = 4096;
 /// No line is longer.
 const LONGEST: u64 = 8 << 20;
 /// What zstd's data begin with.
-const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+pub const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// A line of an event.
 #[derive(Deserialize)]

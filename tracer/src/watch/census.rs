@@ -22,8 +22,10 @@ use crate::units::{Goid, MonotonicNs, RemoteAddr};
 const SITE_LIMIT: usize = crate::analysis::SITES;
 /// So many places are remembered; then all are forgotten, and everybody seems to have moved once.
 const PLACE_LIMIT: usize = 1 << 18;
-/// Of each place so many goroutines, the oldest, stand for the others when more is wanted of them.
+/// Of each place so many goroutines, most of them the oldest, stand for the others when more is wanted of them, ...
 const EXAMPLES: usize = 32;
+/// ... and so many of these are the newest: of those that are older than the probes the creator may not be known.
+const NEWEST: usize = 12;
 /// So many are named.
 const NAMED: usize = 5;
 
@@ -277,6 +279,8 @@ impl Census {
             here.still.add(age(stands));
             if here.examples.len() < EXAMPLES {
                 here.examples.push(index as u32);
+            } else if let Some(slot) = here.examples.get_mut(EXAMPLES - NEWEST + here.count as usize % NEWEST) {
+                *slot = index as u32;
             }
             sum.live += 1;
             sum.parked += u64::from(g.status == Status::Waiting);

@@ -49,8 +49,11 @@ pub(super) fn look(
     for place in counted.places() {
         let examples: Vec<&Goroutine> =
             place.examples.iter().filter_map(|i| snapshot.goroutines.get(*i as usize)).collect();
-        for g in examples.iter().take(CREATORS) {
-            let parent = if g.parent.0 != 0 { g.parent } else { parents.get(&g.goid).copied().unwrap_or_default() };
+        let known = examples.iter().filter_map(|g| {
+            let parent = if g.parent.0 != 0 { g.parent } else { *parents.get(&g.goid)? };
+            Some((g, parent))
+        });
+        for (g, parent) in known.take(CREATORS) {
             if let Some(orphan) = census.is_orphan(snapshot, g, parent) {
                 place.place.orphans_of += 1;
                 place.place.orphans += u64::from(orphan);

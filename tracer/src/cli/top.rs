@@ -21,11 +21,13 @@ use super::live::runtime;
 use super::{Failure, logger, parse_duration, sink};
 use crate::analysis::{Analysis, Thresholds};
 use crate::events::{Event, now};
+use crate::governor::Budget;
 use crate::output::tui::{
-    Action, Column, Diagnosis, Effect, Facts, GroupBy, Look as Appearance, Reading, State, action, draw, json, text,
+    Action, Column, Diagnosis, Effect, Facts, GroupBy, Look as Appearance, Price, Reading, State, action, draw, json, text,
 };
+use crate::probes::Detail;
 use crate::process::Process;
-use crate::session::{End, Progress, Session};
+use crate::session::{End, Options, Progress, Session};
 use crate::snapshot::Symbols;
 use crate::units::{MonotonicNs, Pid};
 use crate::watch::{Look, Watch};
@@ -71,6 +73,12 @@ pub(super) struct TopArguments {
     /// Leave the mouse to the terminal
     #[arg(long)]
     no_mouse: bool,
+    /// How much to be told of each goroutine
+    #[arg(long, value_name = "DETAIL", value_enum, default_value_t)]
+    detail: Detail,
+    /// Give up detail to keep what tracing costs the process below this share of its CPU time, such as 1%
+    #[arg(long, value_name = "SHARE")]
+    max_overhead: Option<Budget>,
 }
 
 /// The columns of `--sort`.
@@ -152,7 +160,26 @@ struct Follower {
     /// A thread that names what was read.
     naming: Option<JoinHandle<Reading>>,
     began: Instant,
+    used: Used,
     ended: bool,
+}
+
+/// The processor's time that this process has used, when it was last asked.
+#[derive(Default)]
+struct Used(Option<(Instant, Duration)>);
+
+impl Used {
+    /// The share of one processor since the last call; `None` at the first.
+    fn share_since_last(&mut self) -> Option<f64> {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: a timespec to write to. The clock exists, so this cannot fail.
+        unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+        let used = Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?);
+        let now = Instant::now();
+        let (last, was) = self.0.replace((now, used))?;
+        let seconds = now.duration_since(last).as_secs_f64();
+        (seconds > 0.0).then(|| used.saturating_sub(was).as_secs_f64() / seconds)
+    }
 }
 
 /// What happened.
@@ -165,7 +192,8 @@ enum News {
 
 impl Follower {
     fn begin(process: Process, arguments: &TopArguments) -> Result<Self, Failure> {
-        let session = Session::attach(process)?;
+        let options = Options { detail: arguments.detail, budget: arguments.max_overhead };
+        let session = Session::attach_with(process, options)?;
         let mut state = State::new(facts(&session), (80, 24), arguments.interval);
         state.arrange(arguments.group, Some(arguments.sort.column()), arguments.filter.as_deref());
         let mut follower = Self {
@@ -176,6 +204,7 @@ impl Follower {
             analysis: Analysis::new(Thresholds::default()),
             naming: None,
             began: Instant::now(),
+            used: Used::default(),
             ended: false,
         };
         follower.begin_to_watch();
@@ -285,6 +314,9 @@ impl Follower {
         if self.is_ready() {
             let (table, names) = self.session.table_and_names();
             self.state.observe(now(), table, names);
+            let own = self.used.share_since_last();
+            let target = self.session.overhead().map(|overhead| overhead.of_target);
+            self.state.take_price(Price { level: Some(self.session.level()), target, own });
         }
     }
 }

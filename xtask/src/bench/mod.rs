@@ -7,6 +7,7 @@
 //! - [`collector`], [`memory`]: the table in this process, without a kernel;
 //! - [`attach_time`]: attaching and detaching;
 //! - [`dump`]: reading all goroutines from outside; [`delve`] is a baseline, [`child`] the measured run of a program;
+//! - [`top`]: pictures of many goroutines;
 //! - [`report`] puts it in Markdown.
 //!
 //! No figure is a test: the machine may be busy. What fails is what cannot be measured.
@@ -25,6 +26,7 @@ mod report;
 mod stats;
 mod subject;
 mod sustained;
+mod top;
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -63,6 +65,8 @@ pub struct Args {
 enum Section {
     /// `gotracer dump`
     Dump,
+    /// `gotracer top`
+    Top,
 }
 
 /// How long to measure.
@@ -81,6 +85,10 @@ struct Plan {
     dumps: usize,
     games: usize,
     game: Duration,
+    /// Pictures of each kind in [`top`], rounds of it in a terminal, and the time of one run in them.
+    pictures: usize,
+    tops: usize,
+    top: Duration,
 }
 
 impl Plan {
@@ -99,6 +107,9 @@ impl Plan {
                 dumps: 2,
                 games: 2,
                 game: Duration::from_millis(500),
+                pictures: 20,
+                tops: 1,
+                top: Duration::from_secs(10),
             };
         }
         Self {
@@ -113,6 +124,9 @@ impl Plan {
             dumps: 9,
             games: 9,
             game: Duration::from_secs(1),
+            pictures: 200,
+            tops: 3,
+            top: Duration::from_secs(30),
         }
     }
 }
@@ -170,10 +184,15 @@ pub fn run(args: &Args) -> Result<()> {
     let mut text = report::environment(&versions)?;
     // First: what we start counts our own memory in its peak.
     let newest = versions.last().map_or("", String::as_str);
-    let dump = format!("\n### Dump, Go {newest}\n\n{}", dump::measure(newest, &plan)?);
+    let dump = || -> Result<String> { Ok(format!("\n### Dump, Go {newest}\n\n{}", dump::measure(newest, &plan)?)) };
+    let top = || -> Result<String> { Ok(format!("\n### Top, Go {newest}\n\n{}", top::measure(newest, &plan)?)) };
     match args.only {
-        Some(Section::Dump) => text += &dump,
-        None => text += &(traced(&versions, &plan)? + &dump),
+        Some(Section::Dump) => text += &dump()?,
+        Some(Section::Top) => text += &top()?,
+        None => {
+            let dump = dump()?;
+            text += &(traced(&versions, &plan)? + &dump + &top()?);
+        }
     }
     println!("{text}");
     if args.journal {

@@ -29,7 +29,7 @@ pub fn json(state: &State) -> Value {
         "born_per_second": state.rates.map(|rates| rates.born),
         "died_per_second": state.rates.map(|rates| rates.died),
         "parks_per_second": state.rates.map(|rates| rates.parks),
-        "detail": state.price.detail,
+        "detail": state.price.level,
         "target_cpu_share": state.price.target,
         "own_cpu_share": state.price.own,
         "group_by": state.query.group_by,

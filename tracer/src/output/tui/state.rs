@@ -22,6 +22,7 @@ use super::sites::{Rates, Sites};
 use super::timeline::Watched;
 use crate::analysis::{Finding, Forecast, MemoryTrend, Verdict};
 use crate::events::Event;
+use crate::governor::Level;
 use crate::goroutines::{Goroutine, GoroutineTable, LiveByState, SiteId, Totals};
 use crate::output::Names;
 use crate::units::{Goid, MonotonicNs, Pid};
@@ -81,12 +82,12 @@ pub struct Diagnosis {
     pub verdict: Option<Verdict>,
 }
 
-/// What the tracing itself costs and how much of it is on.
+/// How much is told, and what that costs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Price {
-    /// The level of detail, in a word.
-    pub detail: Option<String>,
-    /// The share of one processor that probes take from the target, estimated.
+    /// The level of detail.
+    pub level: Option<Level>,
+    /// The share of the process's CPU time that the probes take.
     pub target: Option<f64>,
     /// The share of one processor that gotracer itself takes.
     pub own: Option<f64>,

@@ -12,6 +12,7 @@ use crate::analysis::{
 };
 use crate::events::{Event, Transition};
 use crate::goroutines::GoroutineTable;
+use crate::governor::Level;
 use crate::output::tui::{Action, Diagnosis, Facts, Look, Price, Reading, Stack, State, draw, text};
 use crate::output::{Names, SiteName};
 use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
@@ -174,7 +175,7 @@ impl Fixture {
 
     pub(super) fn diagnose(&mut self) {
         self.state.take_diagnosis(diagnosis());
-        self.state.take_price(Price { detail: Some("full".to_owned()), target: Some(0.012), own: Some(0.004) });
+        self.state.take_price(Price { level: Some(Level::Events), target: Some(0.012), own: Some(0.004) });
     }
 
     /// The picture as text.

@@ -72,7 +72,7 @@ fn rare() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn there_is_always_a_picture(steps in prop::collection::vec(rare(), 1..60)) {

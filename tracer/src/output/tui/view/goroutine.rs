@@ -6,6 +6,7 @@ use super::canvas::Canvas;
 use super::look::Ink;
 use super::{groups, members, stack};
 use crate::goroutines::Goroutine;
+use crate::governor::Level;
 use crate::output::tui::census::Since;
 use crate::output::tui::layout::Parts;
 use crate::output::tui::rows::RowKey;
@@ -115,7 +116,9 @@ fn timeline(canvas: &mut Canvas<'_>, state: &State, opened: &Opened, area: Rect)
     let now = watched.ended.map_or(state.now, |ended| ended.min(state.now));
     let from = watched.known_from().unwrap_or(now).0.max(now.0.saturating_sub(STRETCH_NS));
     let from = MonotonicNs(from.min(now.0));
-    let title = format!("Timeline, the last {}", words::duration(now.since(from)));
+    let told = state.price.level.is_none_or(|level| level == Level::Events);
+    let untold = if told { "" } else { "; single steps are told at the detail `events` alone" };
+    let title = format!("Timeline, the last {}{untold}", words::duration(now.since(from)));
     let inner = canvas.titled(area, &title, opened.half == Half::Timeline);
     if inner.height < 2 {
         return;

@@ -5,6 +5,7 @@ use ratatui::layout::Rect;
 
 use super::canvas::Canvas;
 use super::look::Ink;
+use crate::governor::Level;
 use crate::output::tui::history::History;
 use crate::output::tui::keys::Action;
 use crate::output::tui::state::{Hit, Pane, Screen, State};
@@ -56,7 +57,11 @@ fn summary(canvas: &mut Canvas<'_>, state: &State, area: Rect) {
         (" goroutines ", Some((words::count(state.live.total()), Ink::Figure))),
         (" + runtime ", Some((words::count(state.system.total()), Ink::Strong))),
         ("  lost ", Some(lost)),
-        ("  detail ", price.detail.clone().map(|detail| (detail, Ink::Strong))),
+        ("  detail ", price.level.map(|level| {
+            // Where not every transition is told, figures of states are worth less.
+            let ink = if level == Level::Events { Ink::Strong } else { Ink::Warning };
+            (level.name().replace('_', " "), ink)
+        })),
         ("  cost ", price.target.map(|target| (share(target), if costly { Ink::Warning } else { Ink::Strong }))),
         ("  own ", price.own.map(|own| (share(own), Ink::Strong))),
     ];

@@ -40,7 +40,7 @@ const LINES: &[(&str, &str)] = &[
     ("lost", "events that did not reach gotracer; repaired: what they"),
     ("", " told was read from memory since"),
     ("running", "has a thread, or was preempted, or is in a system call"),
-    ("cost", "what tracing takes from the process, of one CPU"),
+    ("cost", "what tracing takes of the process's CPU time"),
     ("own", "what gotracer itself takes, of one CPU"),
 ];
 

@@ -77,6 +77,7 @@ const PROGRAMS: &[(&str, Coverage)] = &[
     ("stacks", Coverage::Everything),
     ("leakyserver", Coverage::Newest),
     ("leaks", Coverage::Versions),
+    ("reach", Coverage::Everything),
 ];
 
 #[derive(clap::Args, Default)]

@@ -11,6 +11,7 @@ mod dump_for;
 mod live;
 mod logger;
 mod record;
+mod prove;
 mod run;
 mod thresholds;
 mod top;
@@ -48,6 +49,7 @@ enum Command {
     Convert(convert::ConvertArguments),
     Top(top::TopArguments),
     Leaks(leaks::LeaksArguments),
+    Prove(prove::ProveArguments),
     Doctor(doctor::DoctorArguments),
     Agent(agent::AgentArguments),
 }
@@ -65,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Convert(arguments) => convert::convert(&arguments),
         Command::Top(arguments) => top::top(&arguments),
         Command::Leaks(arguments) => leaks::leaks(&arguments),
+        Command::Prove(arguments) => prove::prove(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Agent(arguments) => agent::agent(arguments),
     };

@@ -417,6 +417,9 @@ pub(super) const TABLES: &[Table] = &[
                 ("gcmarkBits", 80, 8), ("sweepgen", 88, 4), ("allocCount", 96, 2), ("spanclass", 98, 1),
                 ("state", 99, 1), ("elemsize", 104, 8), ("limit", 112, 8), ("specials", 128, 8),
             ]),
+            ("runtime.heapArena", 2165776, &[
+                ("bitmap", 0, 2097152),
+            ]),
             ("runtime.mcache", 1200, &[
                 ("tiny", 16, 8), ("tinyoffset", 24, 8), ("alloc", 40, 1088),
             ]),
@@ -465,7 +468,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 552, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 280, 8), ("etypes", 288, 8), ("gofunc", 304, 8), ("gcdatamask.n", 496, 4),
+                ("rodata", 296, 8), ("types", 280, 8), ("etypes", 288, 8), ("gofunc", 304, 8), ("gcdatamask.n", 496, 4),
                 ("gcdatamask.bytedata", 504, 8), ("gcbssmask.n", 512, 4), ("gcbssmask.bytedata", 520, 8),
                 ("textsectmap", 312, 24), ("next", 544, 8),
             ]),
@@ -542,6 +545,9 @@ pub(super) const TABLES: &[Table] = &[
                 ("gcmarkBits", 80, 8), ("sweepgen", 88, 4), ("allocCount", 96, 2), ("spanclass", 98, 1),
                 ("state", 99, 1), ("elemsize", 104, 8), ("limit", 112, 8), ("specials", 128, 8),
             ]),
+            ("runtime.heapArena", 2165776, &[
+                ("bitmap", 0, 2097152),
+            ]),
             ("runtime.mcache", 1200, &[
                 ("tiny", 16, 8), ("tinyoffset", 24, 8), ("alloc", 40, 1088),
             ]),
@@ -590,7 +596,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 552, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 280, 8), ("etypes", 288, 8), ("gofunc", 304, 8), ("gcdatamask.n", 496, 4),
+                ("rodata", 296, 8), ("types", 280, 8), ("etypes", 288, 8), ("gofunc", 304, 8), ("gcdatamask.n", 496, 4),
                 ("gcdatamask.bytedata", 504, 8), ("gcbssmask.n", 512, 4), ("gcbssmask.bytedata", 520, 8),
                 ("textsectmap", 312, 24), ("next", 544, 8),
             ]),
@@ -670,6 +676,9 @@ pub(super) const TABLES: &[Table] = &[
                 ("state", 107, 1), ("isUserArenaChunk", 109, 1), ("elemsize", 112, 8), ("limit", 120, 8),
                 ("specials", 136, 8),
             ]),
+            ("runtime.heapArena", 1133584, &[
+                ("bitmap", 0, 1048576), ("noMorePtrs", 1048576, 16384),
+            ]),
             ("runtime.mcache", 1200, &[
                 ("tiny", 16, 8), ("tinyoffset", 24, 8), ("alloc", 40, 1088),
             ]),
@@ -718,7 +727,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 592, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 584, 8),
             ]),
@@ -798,6 +807,9 @@ pub(super) const TABLES: &[Table] = &[
                 ("state", 107, 1), ("isUserArenaChunk", 109, 1), ("elemsize", 112, 8), ("limit", 120, 8),
                 ("specials", 136, 8),
             ]),
+            ("runtime.heapArena", 1133584, &[
+                ("bitmap", 0, 1048576), ("noMorePtrs", 1048576, 16384),
+            ]),
             ("runtime.mcache", 1200, &[
                 ("tiny", 16, 8), ("tinyoffset", 24, 8), ("alloc", 40, 1088),
             ]),
@@ -846,7 +858,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 592, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 584, 8),
             ]),
@@ -977,7 +989,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 592, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 584, 8),
             ]),
@@ -1108,7 +1120,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 592, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 584, 8),
             ]),
@@ -1249,7 +1261,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 584, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
             ]),
@@ -1390,7 +1402,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 584, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
             ]),
@@ -1534,7 +1546,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 584, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
             ]),
@@ -1681,7 +1693,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 584, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
             ]),
@@ -1834,7 +1846,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 584, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
             ]),
@@ -1987,7 +1999,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 584, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
             ]),
@@ -2140,7 +2152,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 592, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 544, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 544, 4),
                 ("gcdatamask.bytedata", 552, 8), ("gcbssmask.n", 560, 4), ("gcbssmask.bytedata", 568, 8),
                 ("textsectmap", 336, 24), ("next", 584, 8),
             ]),
@@ -2293,7 +2305,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 592, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 544, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 544, 4),
                 ("gcdatamask.bytedata", 552, 8), ("gcbssmask.n", 560, 4), ("gcbssmask.bytedata", 568, 8),
                 ("textsectmap", 336, 24), ("next", 584, 8),
             ]),
@@ -2446,7 +2458,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 568, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 312, 8), ("gofunc", 344, 8), ("gcdatamask.n", 520, 4),
+                ("rodata", 336, 8), ("types", 296, 8), ("etypes", 312, 8), ("gofunc", 344, 8), ("gcdatamask.n", 520, 4),
                 ("gcdatamask.bytedata", 528, 8), ("gcbssmask.n", 536, 4), ("gcbssmask.bytedata", 544, 8),
                 ("textsectmap", 360, 24), ("next", 560, 8),
             ]),
@@ -2599,7 +2611,7 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 568, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 312, 8), ("gofunc", 344, 8), ("gcdatamask.n", 520, 4),
+                ("rodata", 336, 8), ("types", 296, 8), ("etypes", 312, 8), ("gofunc", 344, 8), ("gcdatamask.n", 520, 4),
                 ("gcdatamask.bytedata", 528, 8), ("gcbssmask.n", 536, 4), ("gcbssmask.bytedata", 544, 8),
                 ("textsectmap", 360, 24), ("next", 560, 8),
             ]),

@@ -588,6 +588,17 @@ structs! {
         large_type: Option<Field> = "largeType", since(22);
     }
 
+    /// `runtime.heapArena`, where the heap bitmap is up to Go 1.21: what is known of 64 MiB of the heap.
+    ///
+    /// - 1.20, 1.21: a bit a word, <https://github.com/golang/go/blob/go1.21.13/src/runtime/mheap.go#L237-L313>
+    /// - before: two bits a word, <https://github.com/golang/go/blob/go1.19.8/src/runtime/mheap.go#L218-L275>
+    heap_arena: Option<HeapArenaLayout> = HeapArenaLayout("runtime.heapArena"), until(21), {
+        /// Which words hold pointers.
+        bitmap: Option<Field> = "bitmap", until(21);
+        /// For 64 words of the bitmap a bit: whether no pointer follows in the object that reaches over its end.
+        no_more_ptrs: Option<Field> = "noMorePtrs", 20..=21;
+    }
+
     /// `runtime.mcache`: the spans that a processor allocates from.
     ///
     /// <https://github.com/golang/go/blob/go1.27.3/src/runtime/mcache.go#L20-L66>
@@ -876,6 +887,8 @@ structs! {
         noptrbss: Field = "noptrbss";
         /// The end.
         enoptrbss: Field = "enoptrbss";
+        /// The base of the pointer masks of stack objects.
+        rodata: Field = "rodata";
         /// The start of its type descriptors.
         types: Field = "types";
         /// The end.

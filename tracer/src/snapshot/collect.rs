@@ -43,7 +43,7 @@ pub(super) struct Collected {
 }
 
 /// The rules of one binary, loaded at a bias, each looked up once.
-pub(super) struct BinaryRules<'a> {
+pub(crate) struct BinaryRules<'a> {
     source: &'a Source<'a>,
     known: HashMap<u64, Option<Rule>>,
 }
@@ -52,7 +52,7 @@ pub(super) struct BinaryRules<'a> {
 const RULE_LIMIT: usize = 1 << 20;
 
 impl<'a> BinaryRules<'a> {
-    pub(super) fn new(source: &'a Source<'a>) -> Self {
+    pub(crate) fn new(source: &'a Source<'a>) -> Self {
         Self { source, known: HashMap::new() }
     }
 

@@ -7,20 +7,20 @@
 //! its registers in `g.sched`, one in a system call in `g.syscallsp`; so its stack can be walked from outside. Nothing is
 //! stopped: what changes between two reads is read again, and what goes on moving is marked ([`Goroutine::moved`]).
 
-mod allgs;
+pub(crate) mod allgs;
 mod ancestors;
 mod arguments;
 mod bubbles;
-mod collect;
+pub(crate) mod collect;
 mod godebug;
 mod labels;
 mod objects;
-mod raw;
+pub(crate) mod raw;
 mod sites;
 mod stacks;
 mod stats;
 mod symbols;
-mod unwind;
+pub(crate) mod unwind;
 mod waits;
 
 use hashbrown::HashMap;
@@ -385,7 +385,7 @@ impl Source<'_> {
 
     /// Whether Go's traceback leaves it out: `isSystemGoroutine`,
     /// <https://github.com/golang/go/blob/go1.27.3/src/runtime/traceback.go#L1481-L1522>.
-    fn is_system(&self, raw: &raw::RawG, status: Status) -> bool {
+    pub(crate) fn is_system(&self, raw: &raw::RawG, status: Status) -> bool {
         let start: Pc = collect::start(self, raw);
         let Some(function) = self.binary.functions().find(start) else { return false };
         match Owner::of(function.name()) {

@@ -78,6 +78,7 @@ const PROGRAMS: &[(&str, Coverage)] = &[
     ("leakyserver", Coverage::Newest),
     ("leaks", Coverage::Versions),
     ("reach", Coverage::Everything),
+    ("elusive", Coverage::Versions),
 ];
 
 #[derive(clap::Args, Default)]

@@ -24,14 +24,4 @@ func init() {
 			h.name = "woken"
 		}()
 	}})
-	// Nobody has this one.
-	more = append(more, maker{"lost weak pointer", func() {
-		h := &holder{name: "weak", c: make(chan int)}
-		_ = weak.Make(h)
-		go func() {
-			book(rolled.Leaked).here("lost weak pointer")
-			<-h.c
-			h.name = "woken"
-		}()
-	}})
 }

@@ -6,7 +6,7 @@ package main
 #include <stdint.h>
 #include <stdlib.h>
 
-static uintptr_t *cells[100];
+static uintptr_t *volatile cells[100];
 static int used;
 static void keep(uintptr_t word) {
 	cells[used] = malloc(sizeof(uintptr_t));

@@ -11,6 +11,7 @@ mod leaks;
 mod live;
 mod logger;
 mod prove;
+mod prove;
 mod record;
 mod report;
 mod run;

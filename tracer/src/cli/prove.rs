@@ -10,8 +10,8 @@ use clap::Args;
 
 use super::{Failure, parse_duration, sink};
 use crate::go_runtime::Globals;
-use crate::process::Process;
 use crate::process::memory::LiveMemory;
+use crate::process::{Process, RegisterSamples};
 use crate::proof::{Options, Prover};
 use crate::snapshot::Source;
 use crate::tracee::Tracee;
@@ -60,7 +60,10 @@ pub(super) fn prove(arguments: &ProveArguments) -> Result<ExitCode, Failure> {
         if pass > 0 {
             std::thread::sleep(arguments.every);
         }
-        let figures = prover.pass(&[])?;
+        let process = tracee.process();
+        let writable = if prover.has_foreign_memory() { process.writable_memory()? } else { Vec::new() };
+        let registers = RegisterSamples::start(process).inspect_err(|e| log::info!("no register samples: {e}")).ok();
+        let figures = prover.pass(&writable, registers)?;
         log::info!("{figures:?}");
     }
     for leak in prover.leaks() {

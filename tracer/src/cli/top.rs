@@ -23,7 +23,8 @@ use crate::analysis::{Analysis, Thresholds};
 use crate::events::{Event, now};
 use crate::governor::Budget;
 use crate::output::tui::{
-    Action, Column, Diagnosis, Effect, Facts, GroupBy, Look as Appearance, Price, Reading, State, action, draw, json, text,
+    Action, Column, Diagnosis, Effect, Facts, GroupBy, Look as Appearance, Price, Reading, State, action, draw, json,
+    text,
 };
 use crate::probes::Detail;
 use crate::process::Process;

@@ -154,11 +154,6 @@ impl Look {
         Ok(look)
     }
 
-    /// The candidate of a goroutine, by its struct's address.
-    pub(super) fn by_address(&self) -> HashMap<u64, u32> {
-        self.candidates.iter().enumerate().map(|(i, candidate)| (candidate.address.0, i as u32)).collect()
-    }
-
     fn chunk(&mut self, source: &Source<'_>, addresses: &[RemoteAddr]) -> Result<(), ProofError> {
         let (memory, layout) = (source.memory, &source.layout.g);
         let minor = source.binary.version().minor();

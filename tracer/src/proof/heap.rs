@@ -402,9 +402,11 @@ impl Heap {
         }
     }
 
-    /// The size of objects in which one of `size` bytes is allocated, by a look at the one at `address`.
-    pub(super) fn elem_at(&self, address: u64) -> Option<u64> {
-        Some(self.spans.get(self.object(address)?.span as usize)?.elem)
+    /// The address space that is the heap's, in use or not.
+    pub(super) fn arenas(&self) -> Vec<(u64, u64)> {
+        let used = self.arenas.iter().enumerate().filter(|(_, slot)| **slot != 0);
+        let start = |i: usize| (self.first_arena + i as u64) << ARENA_SHIFT;
+        used.map(|(i, _)| (start(i), start(i + 1))).collect()
     }
 }
 

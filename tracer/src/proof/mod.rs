@@ -31,6 +31,7 @@ pub use pass::{Figures, Pass};
 pub use passes::{CONFIRMED_PASSES, LEAKED_PASSES, Verdict, Verdicts};
 
 use crate::go_runtime::{GlobalError, Variable};
+use crate::process::RegisterSamples;
 use crate::process::memory::{MemoryError, MemoryRange};
 use crate::snapshot::{SnapshotError, Source};
 use crate::units::{Goid, RemoteAddr};
@@ -129,7 +130,6 @@ pub struct Prover<'a> {
     verdicts: Verdicts,
     began: Option<Instant>,
     last: Option<Pass>,
-    registers: registers::Registers,
 }
 
 impl<'a> Prover<'a> {
@@ -143,14 +143,25 @@ impl<'a> Prover<'a> {
             return Err(ProofError::Version { version: version.to_string() });
         }
         let verdicts = Verdicts::new(options.least_age);
-        Ok(Self { source, options, verdicts, began: None, last: None, registers: registers::Registers::default() })
+        Ok(Self { source, options, verdicts, began: None, last: None })
     }
 
-    /// Does one pass. `foreign`: memory that is not Go's and may hold references, as C's.
+    /// Whether the program has memory that is not Go's.
+    #[must_use]
+    pub fn has_foreign_memory(&self) -> bool {
+        roots::has_foreign(self.source)
+    }
+
+    /// Does one pass. `writable`: the process's private writable memory, of which what is C's may hold references; of use where
+    /// [`Prover::has_foreign_memory`] says so. `registers`: samples from now on.
     ///
     /// # Errors
     /// If memory makes no sense or cannot be read, or the pass takes too long or is cancelled.
-    pub fn pass(&mut self, foreign: &[MemoryRange]) -> Result<Figures, ProofError> {
+    pub fn pass(
+        &mut self,
+        writable: &[MemoryRange],
+        registers: Option<RegisterSamples>,
+    ) -> Result<Figures, ProofError> {
         let now = Instant::now();
         let began = *self.began.get_or_insert(now);
         let bounds = mark::Bounds {
@@ -159,8 +170,8 @@ impl<'a> Prover<'a> {
             threads: self.options.threads,
         };
         let order = u64::from(self.verdicts.passes());
-        let setting = pass::Setting { source: self.source, bounds, foreign, order };
-        let (pass, _) = pass::pass(&setting, &mut self.registers)?;
+        let setting = pass::Setting { source: self.source, bounds, writable, order };
+        let (pass, _) = pass::pass(&setting, &mut registers::Registers::new(registers))?;
         self.verdicts.add(&pass, now - began);
         let figures = pass.figures;
         self.last = Some(pass);

@@ -27,6 +27,8 @@ use crate::units::RemoteAddr;
 const PROCESSOR_LIMIT: u64 = 1 << 16;
 /// So small a heap is looked at this often more in a pass: it costs little.
 const SMALL_HEAP: u64 = 64 << 20;
+/// How long a pass waits for a sample of each thread that runs: some of its clock's periods.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// How often.
 const SMALL_LOOKS: usize = 2;
 
@@ -34,11 +36,11 @@ const SMALL_LOOKS: usize = 2;
 #[derive(Debug, Default)]
 pub struct Pass {
     /// Goroutines that wait on what nothing can reach.
-    pub(crate) unreachable: Vec<Candidate>,
+    pub(super) unreachable: Vec<Candidate>,
     /// Prints of all goroutines that wait on synchronisation, reachable or not.
-    pub(crate) blocked: HashSet<u64>,
+    pub(super) blocked: HashSet<u64>,
     /// Goroutines that ran on and on and whose registers could not be read.
-    pub(crate) unread: Vec<Run>,
+    pub(super) unread: Vec<Run>,
     /// What it took and met.
     pub figures: Figures,
 }
@@ -72,8 +74,8 @@ pub struct Figures {
 pub(super) struct Setting<'a> {
     pub(super) source: &'a Source<'a>,
     pub(super) bounds: Bounds<'a>,
-    /// Memory that is not Go's and may hold references.
-    pub(super) foreign: &'a [MemoryRange],
+    /// The process's private writable memory.
+    pub(super) writable: &'a [MemoryRange],
     /// Chooses the order in which the heap is read.
     pub(super) order: u64,
 }
@@ -94,7 +96,6 @@ pub(super) fn pass<'a>(setting: &Setting<'a>, registers: &mut Registers) -> Resu
     let began = Instant::now();
     let source = setting.source;
     let rules = Rules::of(source.binary.version());
-    registers.start();
     let look = Look::take(source)?;
     let heap = Heap::read(source, rules)?;
     let special = special(source, &look)?;
@@ -107,9 +108,19 @@ pub(super) fn pass<'a>(setting: &Setting<'a>, registers: &mut Registers) -> Resu
         marked.look.goroutines.iter().filter(|g| g.role == Role::Live).map(|g| g.address).collect();
     marked.variables_and_specials()?;
     marked.stacks(&live)?;
-    marked.threads(setting.foreign)?;
+    marked.threads(setting.writable)?;
     marked.fixpoint()?;
     let mut last = marked.look_again(rules, setting, registers)?;
+    // A register that alone holds a reference is seen in the first sample of its thread.
+    let patience = Instant::now() + PATIENCE;
+    while registers.is_on() && marked.left() > 0 && Instant::now() < patience {
+        if registers.unread(source, &last)?.is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        marked.sampled(registers);
+    }
+    marked.fixpoint()?;
     if marked.marker.heap.bytes() <= SMALL_HEAP && marked.left() > 0 {
         for _ in 0..SMALL_LOOKS {
             marked.marker.scan_again();
@@ -117,10 +128,11 @@ pub(super) fn pass<'a>(setting: &Setting<'a>, registers: &mut Registers) -> Resu
         }
     }
     marked.still_there()?;
-    registers.stop();
     let mut pass = marked.result();
-    pass.unread = registers.unread(source, &last);
-    pass.figures.register_samples = registers.samples();
+    if pass.figures.unreachable > 0 {
+        pass.unread = registers.unread(source, &last)?;
+    }
+    pass.figures.register_samples = registers.count();
     pass.figures.took = began.elapsed();
     Ok((pass, marked))
 }
@@ -173,6 +185,10 @@ impl Marked<'_> {
         Ok(())
     }
 
+    fn sampled(&mut self, registers: &mut Registers) {
+        registers.take(&mut |word| self.marker.root(word));
+    }
+
     fn stacks(&mut self, goroutines: &[RemoteAddr]) -> Result<(), ProofError> {
         let (marker, scanner) = (&mut self.marker, &mut self.scanner);
         let scanned = scanner.scan(goroutines, &mut |word| marker.root(word))?;
@@ -180,10 +196,13 @@ impl Marked<'_> {
         Ok(())
     }
 
-    fn threads(&mut self, foreign: &[MemoryRange]) -> Result<(), ProofError> {
+    fn threads(&mut self, writable: &[MemoryRange]) -> Result<(), ProofError> {
+        let foreign = roots::not_go(self.source, &self.marker.heap, writable)?;
         let (marker, scanner) = (&mut self.marker, &self.scanner);
-        thread_stacks(self.source, scanner, &mut |word| marker.root(word))?;
-        roots::foreign(self.source, foreign, &mut |word| marker.root(word))
+        if foreign.is_empty() {
+            return thread_stacks(self.source, scanner, &mut |word| marker.root(word));
+        }
+        roots::foreign(self.source, &foreign, &mut |word| marker.root(word))
     }
 
     /// Marks until no more goroutines are found that can be woken.
@@ -302,10 +321,8 @@ impl Marked<'_> {
         }
         self.stacks(&changed)?;
         self.variables_and_specials()?;
-        self.threads(setting.foreign)?;
-        for word in registers.take() {
-            self.marker.root(word);
-        }
+        self.threads(setting.writable)?;
+        self.sampled(registers);
         self.fixpoint()?;
         Ok(look)
     }

@@ -80,7 +80,7 @@ impl Verdicts {
     }
 
     /// Takes in a pass, done at `at` since the first.
-    pub(crate) fn add(&mut self, pass: &Pass, at: Duration) {
+    pub(super) fn add(&mut self, pass: &Pass, at: Duration) {
         self.passes += 1;
         let unreachable: HashSet<u64> = pass.unreachable.iter().map(Candidate::identity).collect();
         self.records.retain(|identity, record| {
@@ -110,12 +110,12 @@ impl Verdicts {
     }
 
     /// In how many passes in a row `candidate` was unreachable.
-    pub(crate) fn row(&self, candidate: &Candidate) -> u32 {
+    pub(super) fn row(&self, candidate: &Candidate) -> u32 {
         self.records.get(&candidate.identity()).map_or(0, |record| record.row)
     }
 
     /// What is to be said of `candidate`, one of those that the last pass found unreachable.
-    pub(crate) fn verdict(&self, candidate: &Candidate) -> Verdict {
+    pub(super) fn verdict(&self, candidate: &Candidate) -> Verdict {
         let Some(record) = self.records.get(&candidate.identity()) else { return Verdict::Suspected };
         let needed = if record.wavered { CONFIRMED_PASSES } else { LEAKED_PASSES };
         if self.unread.values().any(|passes| *passes >= record.row) {

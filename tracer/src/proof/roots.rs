@@ -11,13 +11,15 @@ use hashbrown::HashSet;
 use super::heap::{Heap, PointerInfo};
 use super::{Locate, ProofError};
 use crate::go_runtime::{Field, Variable};
-use crate::process::memory::{MemoryError, MemoryRange};
+use crate::process::memory::{MemoryError, MemoryRange, ReadMemory};
 use crate::snapshot::Source;
 use crate::snapshot::raw::ObjectBatch;
 use crate::units::RemoteAddr;
 
 /// Bytes of variables read at a time.
 const PIECE: u64 = 1 << 20;
+/// The smallest page of any kernel.
+const PAGE: u64 = 4096;
 /// Bytes of variables believed.
 const DATA_LIMIT: u64 = 16 << 30;
 /// Records attached to objects believed.
@@ -196,54 +198,93 @@ pub(super) fn foreign(
     }
     let spans = super::heap::structs(source)?;
     let size = u64::from(source.layout.mspan.size);
-    for range in ranges {
-        let end = range.start.0.saturating_add(range.len as u64);
-        let mut at = range.start.0.next_multiple_of(8);
-        while at < end {
-            let len = PIECE.min(end - at);
-            match source.memory.bytes(RemoteAddr(at), len as usize) {
-                Ok(bytes) => {
-                    let mut next = spans.partition_point(|span| span + size <= at);
-                    for (i, word) in words(&bytes).enumerate() {
-                        let here = at + 8 * i as u64;
-                        while spans.get(next).is_some_and(|span| span + size <= here) {
-                            next += 1;
-                        }
-                        if spans.get(next).is_none_or(|span| here < *span) {
-                            take(word);
-                        }
-                    }
-                }
-                // Unmapped since it was listed, or a guard page.
-                Err(MemoryError::Missing { .. }) => {}
-                Err(error) => return Err(error.into()),
+    let mut one = |at: u64, bytes: &[u8]| {
+        let mut next = spans.partition_point(|span| span + size <= at);
+        for (i, word) in words(bytes).enumerate() {
+            let here = at + 8 * i as u64;
+            while spans.get(next).is_some_and(|span| span + size <= here) {
+                next += 1;
             }
-            at += len;
+            if spans.get(next).is_none_or(|span| here < *span) {
+                take(word);
+            }
         }
+    };
+    for range in ranges {
+        each_piece(
+            source.memory,
+            range.start.0.next_multiple_of(8),
+            range.start.0.saturating_add(range.len as u64),
+            &mut one,
+        )?;
     }
     Ok(())
 }
 
-/// The parts of the program's own writable memory that are not Go's variables; what is between `ranges` and those.
-pub(super) fn without_go_variables(
+/// Gives what is mapped from `start` to `end`, in pieces.
+pub(super) fn each_piece(
+    memory: &dyn ReadMemory,
+    start: u64,
+    end: u64,
+    take: &mut impl FnMut(u64, &[u8]),
+) -> Result<(), ProofError> {
+    let mut at = start;
+    while at < end {
+        let next = (at / PIECE + 1).saturating_mul(PIECE).min(end);
+        match memory.bytes(RemoteAddr(at), (next - at) as usize) {
+            Ok(bytes) => take(at, &bytes),
+            // Some of it was unmapped, or never was mapped: page by page, then.
+            Err(MemoryError::Missing { .. }) => {
+                let mut page = at;
+                while page < next {
+                    let after = (page / PAGE + 1).saturating_mul(PAGE).min(next);
+                    match memory.bytes(RemoteAddr(page), (after - page) as usize) {
+                        Ok(bytes) => take(page, &bytes),
+                        Err(MemoryError::Missing { .. }) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                    page = after;
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        at = next;
+    }
+    Ok(())
+}
+
+/// Whether there is C in the program. What says so is part of runtime/cgo, and in the function table whatever is stripped:
+/// <https://github.com/golang/go/blob/go1.27.3/src/runtime/cgo/asm_amd64.s>.
+pub(super) fn has_foreign(source: &Source<'_>) -> bool {
+    !source.binary.functions().by_name("crosscall2").is_empty()
+}
+
+/// Memory of which Go knows nothing: what of `writable` is neither the heap's nor Go's variables. Empty for a program without
+/// C in it: what it maps for itself cannot hold references, by the rules of `unsafe`.
+pub(super) fn not_go(
     source: &Source<'_>,
-    ranges: &[MemoryRange],
+    heap: &Heap,
+    writable: &[MemoryRange],
 ) -> Result<Vec<MemoryRange>, ProofError> {
+    if !has_foreign(source) {
+        return Ok(Vec::new());
+    }
     let layout = &source.layout.moduledata;
     let module = source.memory.bytes(source.remote(Variable::Firstmoduledata)?, layout.size as usize)?;
     let field = |field: Field| field.read(&module).unwrap_or_default();
-    let mut own = [
+    let mut own = heap.arenas();
+    own.extend([
         (field(layout.noptrdata), field(layout.enoptrdata)),
         (field(layout.data), field(layout.edata)),
         (field(layout.bss), field(layout.ebss)),
         (field(layout.noptrbss), field(layout.enoptrbss)),
-    ];
+    ]);
     own.sort_unstable();
-    Ok(ranges.iter().flat_map(|range| subtract(*range, &own)).collect())
+    Ok(writable.iter().flat_map(|range| subtract(*range, &own)).collect())
 }
 
 /// What of `range` is in none of `holes`, which are sorted.
-pub(super) fn subtract(range: MemoryRange, holes: &[(u64, u64)]) -> Vec<MemoryRange> {
+fn subtract(range: MemoryRange, holes: &[(u64, u64)]) -> Vec<MemoryRange> {
     let (mut at, end) = (range.start.0, range.start.0.saturating_add(range.len as u64));
     let mut left = Vec::new();
     let mut keep = |from: u64, to: u64| {

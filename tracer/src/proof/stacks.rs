@@ -9,13 +9,14 @@ use hashbrown::HashMap;
 
 use super::blocked::print;
 use super::frames::{FrameMap, FrameMaps, StackObject, bases, frame_minimum};
+use super::roots::each_piece;
 use super::{Locate, ProofError};
 use crate::go_runtime::{GLayout, Status, Variable};
-use crate::process::memory::{Batch, MemoryError, MemoryRange};
+use crate::process::memory::{Batch, MemoryRange};
 use crate::snapshot::Source;
 use crate::snapshot::collect::BinaryRules;
 use crate::snapshot::raw::{ObjectBatch, RawG};
-use crate::snapshot::unwind::{Registers, StackWords, Visited, walk};
+use crate::snapshot::unwind::{Registers, StackWords, walk};
 use crate::units::RemoteAddr;
 
 /// Goroutines handled together.
@@ -24,8 +25,6 @@ const CHUNK: usize = 1024;
 const TOGETHER: u64 = 32 << 10;
 /// Bytes of a stack that is read precisely; of a larger one every word counts.
 const PRECISE_LIMIT: u64 = 64 << 20;
-/// Bytes of a stack read at a time where every word counts.
-const PIECE: u64 = 1 << 20;
 /// Go's bound on a stack, twice.
 const STACK_LIMIT: u64 = 2_000_000_000;
 /// Looks at a goroutine that moves before its whole stack counts.
@@ -39,6 +38,14 @@ pub(super) struct Scanned {
     pub(super) address: RemoteAddr,
     /// See [`print`].
     pub(super) print: u64,
+}
+
+/// A physical frame of a walk.
+struct Visited {
+    pc: u64,
+    /// Where it begins: where its callee's ends.
+    sp: u64,
+    fp: u64,
 }
 
 /// Reads stacks.
@@ -184,35 +191,10 @@ impl<'a> StackScanner<'a> {
         batch.with(self.source.memory, index, address, |bytes| Fields::parse(bytes, layout, minor))
     }
 
-    /// Every word from `low` to `high`.
+    /// Every word from `low` to `high`. The end of a thread's stack that was never used is not mapped.
     pub(super) fn loosely(&self, low: u64, high: u64, take: &mut impl FnMut(u64)) -> Result<(), ProofError> {
         let high = high.min(low.saturating_add(STACK_LIMIT));
-        let mut at = low.next_multiple_of(8);
-        while at < high {
-            // What is not mapped (the end of a thread's stack that was never used) is passed over page by page.
-            let step = PIECE.min(high - at);
-            match self.source.memory.bytes(RemoteAddr(at), step as usize) {
-                Ok(bytes) => words(&bytes).for_each(&mut *take),
-                Err(MemoryError::Missing { .. }) => self.by_page(at, at + step, take)?,
-                Err(error) => return Err(error.into()),
-            }
-            at += step;
-        }
-        Ok(())
-    }
-
-    fn by_page(&self, low: u64, high: u64, take: &mut impl FnMut(u64)) -> Result<(), ProofError> {
-        let mut at = low;
-        while at < high {
-            let end = (at / 4096 + 1).saturating_mul(4096).min(high);
-            match self.source.memory.bytes(RemoteAddr(at), (end - at) as usize) {
-                Ok(bytes) => words(&bytes).for_each(&mut *take),
-                Err(MemoryError::Missing { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-            at = end;
-        }
-        Ok(())
+        each_piece(self.source.memory, low.next_multiple_of(8), high, &mut |_, bytes| words(bytes).for_each(&mut *take))
     }
 
     /// As [`StackScanner::precise`], of a stack that was too large to be read with others.
@@ -244,7 +226,11 @@ impl<'a> StackScanner<'a> {
         let mut window = Window { start: registers.sp, bytes };
         self.visited.clear();
         let visited = &mut self.visited;
-        let end = walk(registers, arch, &mut window, &mut self.rules, |frame| visited.push(frame));
+        let mut sp = registers.sp;
+        let end = walk(registers, arch, &mut window, &mut self.rules, |pc, fp| {
+            visited.push(Visited { pc, sp, fp });
+            sp = fp;
+        });
         if !end.is_whole() {
             return None;
         }
@@ -382,7 +368,8 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
     bytes.chunks_exact(8).filter_map(|word| word.first_chunk().map(|word| u64::from_le_bytes(*word)))
 }
 
-/// Threads that run Go code, or hold a processor: what may lie on their own stacks, outside of goroutines.
+/// Threads that run Go code, or hold a processor: what may lie on their own stacks, outside of goroutines. In a program with C
+/// in it those are C's, and part of its memory.
 pub(super) fn thread_stacks(
     source: &Source<'_>,
     scanner: &StackScanner<'_>,

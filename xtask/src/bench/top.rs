@@ -112,7 +112,11 @@ impl Pictures {
             // The first of each kind names the sites.
             if round >= 2 {
                 pictures.look.push(look);
-                if inside { pictures.members.push(picture) } else { pictures.rows.push(picture) }
+                if inside {
+                    pictures.members.push(picture)
+                } else {
+                    pictures.rows.push(picture)
+                }
                 pictures.key.push(key);
                 pictures.cells.push(cells);
             }
@@ -127,10 +131,8 @@ impl Pictures {
 
     fn table(&self) -> String {
         let row = |name: &str, of: &[f64]| format!("| {name} | {} |\n", shown(Spread::of(of.iter().copied()), 2));
-        format!(
-            "| {CROWD} goroutines in {SITES} sites, {}x{}, in one thread | ms |\n| --- | --- |\n",
-            SIZE.0, SIZE.1
-        ) + &row("a look: sums by site, one pass over all goroutines", &self.look)
+        format!("| {CROWD} goroutines in {SITES} sites, {}x{}, in one thread | ms |\n| --- | --- |\n", SIZE.0, SIZE.1)
+            + &row("a look: sums by site, one pass over all goroutines", &self.look)
             + &row("a picture of the sites", &self.rows)
             + &row("a picture of the goroutines in one row, all of them in it", &self.members)
             + &row("a key and the picture after it", &self.key)
@@ -205,7 +207,11 @@ impl Shares {
                 }
                 std::thread::sleep(Duration::from_secs(2));
                 let drawing = over_both(plan.top, of)?;
-                if inside { shares.members.push(drawing) } else { shares.rows.push(drawing) }
+                if inside {
+                    shares.members.push(drawing)
+                } else {
+                    shares.rows.push(drawing)
+                }
                 terminal.keys(&["q"])?;
             }
         }

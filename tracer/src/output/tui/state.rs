@@ -22,8 +22,8 @@ use super::sites::{Rates, Sites};
 use super::timeline::Watched;
 use crate::analysis::{Finding, Forecast, MemoryTrend, Verdict};
 use crate::events::Event;
-use crate::governor::Level;
 use crate::goroutines::{Goroutine, GoroutineTable, LiveByState, SiteId, Totals};
+use crate::governor::Level;
 use crate::output::Names;
 use crate::units::{Goid, MonotonicNs, Pid};
 

@@ -57,11 +57,14 @@ fn summary(canvas: &mut Canvas<'_>, state: &State, area: Rect) {
         (" goroutines ", Some((words::count(state.live.total()), Ink::Figure))),
         (" + runtime ", Some((words::count(state.system.total()), Ink::Strong))),
         ("  lost ", Some(lost)),
-        ("  detail ", price.level.map(|level| {
-            // Where not every transition is told, figures of states are worth less.
-            let ink = if level == Level::Events { Ink::Strong } else { Ink::Warning };
-            (level.name().replace('_', " "), ink)
-        })),
+        (
+            "  detail ",
+            price.level.map(|level| {
+                // Where not every transition is told, figures of states are worth less.
+                let ink = if level == Level::Events { Ink::Strong } else { Ink::Warning };
+                (level.name().replace('_', " "), ink)
+            }),
+        ),
         ("  cost ", price.target.map(|target| (share(target), if costly { Ink::Warning } else { Ink::Strong }))),
         ("  own ", price.own.map(|own| (share(own), Ink::Strong))),
     ];

@@ -299,7 +299,7 @@ fn gather(material: &Material) -> (Files, Vec<String>) {
 fn dumps(material: &Material) -> Result<(Vec<u8>, Vec<u8>), String> {
     let subject = material.subject.as_ref().ok_or("it is not known where the program is loaded")?;
     with_source(material.tracee.process(), subject, |source| {
-        let snapshot = snapshot::take(source).map_err(|error| error.to_string())?;
+        let snapshot = snapshot::take(source, snapshot::Options::default()).map_err(|error| error.to_string())?;
         let program = &subject.program;
         let view = View::new(&snapshot, Symbols::new(&program.binary), &program.wait_reasons, subject.bias);
         let selected = view.select(&DumpFilter::default());

@@ -12,11 +12,16 @@
 //! - [`state`] is all of it, on one thread; what takes long (reading files and memory, attaching) is done elsewhere;
 //! - what fails for one process is noted in the [`registry`] with its reason and touches no other.
 
+pub mod circuit_breaker;
 pub mod config;
 pub mod container;
 pub mod discovery;
+pub mod evidence;
+pub mod flight_recorder;
 pub mod http;
 pub mod kernel;
+pub mod notice;
+pub mod post;
 pub mod programs;
 pub mod reading;
 pub mod registry;

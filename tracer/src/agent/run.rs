@@ -1,6 +1,8 @@
 //! The agent from its start to its end: one thread on which events are read, processes looked at and questions answered.
 
 use std::cell::RefCell;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -12,6 +14,7 @@ use super::config::{Config, ConfigError};
 use super::http::{self, HttpError};
 use super::kernel::Kernel;
 use super::state::{self, Shared, State, TICK};
+use super::{circuit_breaker, evidence};
 use super::{systemd, take_on};
 use crate::events::{EventStream, StreamError};
 use crate::probes::calibration::calibrate;
@@ -42,26 +45,42 @@ pub enum AgentError {
     System(#[from] std::io::Error),
 }
 
-/// Runs until SIGTERM or SIGINT. `path` is the configuration's file, which SIGHUP reads again; `ready` is told where the
+/// Runs until SIGTERM or SIGINT. Findings and alarms go to `lines`, one JSON object a line, unless the configuration names a
+/// file. `path` is the configuration's file, which SIGHUP reads again; `ready` is told where the
 /// agent listens once it does.
 ///
 /// # Errors
 ///
 /// If it cannot begin, or the kernel can no longer be read.
-pub fn run(path: Option<PathBuf>, config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), AgentError> {
+pub fn run(
+    path: Option<PathBuf>,
+    config: Config,
+    lines: Box<dyn Write>,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), AgentError> {
     in_host_pid_namespace()?;
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, serve(path, config, ready))
+    local.block_on(&runtime, serve(path, config, lines, ready))
 }
 
-async fn serve(path: Option<PathBuf>, config: Config, ready: impl FnOnce(SocketAddr)) -> Result<(), AgentError> {
+async fn serve(
+    path: Option<PathBuf>,
+    config: Config,
+    mut lines: Box<dyn Write>,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), AgentError> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     // First what fails for a reason of ours: a port in use is not worth a probe.
     let listener = http::Listener::bind(&config.http).await?;
+    match evidence::clean(&config.evidence.directory) {
+        Ok(0) => {}
+        Ok(n) => log::warn!("{n} unfinished folders of evidence were removed"),
+        Err(error) => log::warn!("{}: {error}", config.evidence.directory.display()),
+    }
     let (mut programs, maps) = KernelPrograms::load_with(Execs::Every)?;
     let hit_ns = match calibrate(&mut programs) {
         Ok(cost) => cost.emulated_ns,
@@ -114,10 +133,17 @@ async fn serve(path: Option<PathBuf>, config: Config, ready: impl FnOnce(SocketA
         // A storm of events wakes us more often than anything else need be looked at.
         if now.duration_since(advanced) >= TICK / 2 {
             advanced = now;
-            state::advance(&shared, stream.released(), now);
-            let mut state = shared.borrow_mut();
-            state.fullest = stream.fullest();
-            state.sample(now);
+            state::advance(&shared, stream.released());
+            let sampled = {
+                let mut state = shared.borrow_mut();
+                state.fullest = stream.fullest();
+                state.released = stream.released();
+                state.sample(stream.released(), now)
+            };
+            if sampled {
+                circuit_breaker::evaluate(&shared, stream.released(), now);
+            }
+            say(&shared, &mut lines);
         }
         if now.duration_since(scanned) >= shared.borrow().config.discovery.scan_interval.0 {
             scanned = now;
@@ -130,6 +156,34 @@ async fn serve(path: Option<PathBuf>, config: Config, ready: impl FnOnce(SocketA
     }
     systemd::notify("STOPPING=1");
     Ok(())
+}
+
+/// Says what there is to say: to the file that the configuration names, or to `lines`.
+fn say(shared: &Shared, lines: &mut dyn Write) {
+    let (notices, file) = {
+        let mut state = shared.borrow_mut();
+        if state.notices.is_empty() {
+            return;
+        }
+        (std::mem::take(&mut state.notices), state.config.log.file.clone())
+    };
+    let mut text = Vec::new();
+    for notice in &notices {
+        if serde_json::to_writer(&mut text, notice).is_ok() {
+            text.push(b'\n');
+        }
+    }
+    // Opened each time: whoever rotates it need not tell us.
+    let written = match &file {
+        Some(path) => {
+            OpenOptions::new().create(true).append(true).open(path).and_then(|mut file| file.write_all(&text))
+        }
+        None => lines.write_all(&text).and_then(|()| lines.flush()),
+    };
+    if let Err(error) = written {
+        log::warn!("{} notices could not be written: {error}", notices.len());
+        shared.borrow_mut().count_error("writing_log");
+    }
 }
 
 /// Each process and each probe takes a descriptor; the usual soft limit is 1,024.

@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use tokio::sync::Semaphore;
 
+use super::circuit_breaker::Breaker;
 use super::config::Config;
 use super::container::{Container, PodNames};
 use super::kernel::Kernel;
+use super::notice::Notice;
 use super::programs::Programs;
 use super::registry::Registry;
 use super::watch::{Watch, read_kernel};
@@ -44,6 +46,14 @@ pub struct State {
     /// Bounds how many processes are looked at, and how many memories are read, at the same time.
     pub(super) lookers: Rc<Semaphore>,
     pub(super) readers: Rc<Semaphore>,
+    /// One folder of evidence at a time.
+    pub(super) evidence_turn: Rc<Semaphore>,
+    /// When alarms fire.
+    pub breaker: Breaker,
+    /// What is to be said, and was not yet.
+    pub notices: Vec<Notice>,
+    /// Folders of evidence that were written and read back.
+    pub evidence_written: u64,
     /// What an event costs the process, in nanoseconds.
     pub hit_ns: f64,
     /// What went wrong, by what was being done.
@@ -52,6 +62,8 @@ pub struct State {
     pub fullest: f64,
     /// Processes watched since the start.
     pub watched_total: u64,
+    /// Up to when all events are in the tables.
+    pub released: MonotonicNs,
     events: u64,
     lost: BTreeMap<&'static str, u64>,
     sampled: Instant,
@@ -71,10 +83,15 @@ impl State {
             pods: PodNames::default(),
             lookers: Rc::new(Semaphore::new(32)),
             readers: Rc::new(Semaphore::new(2)),
+            evidence_turn: Rc::new(Semaphore::new(1)),
+            breaker: Breaker::default(),
+            notices: Vec::new(),
+            evidence_written: 0,
             hit_ns,
             errors: BTreeMap::new(),
             fullest: 0.0,
             watched_total: 0,
+            released: MonotonicNs(0),
             events: 0,
             lost: BTreeMap::new(),
             sampled: Instant::now(),
@@ -141,8 +158,8 @@ impl State {
         }
     }
 
-    /// Takes a look at everything that changes over time, if it is time to.
-    pub fn sample(&mut self, now: Instant) -> bool {
+    /// Takes a look at everything that changes over time, if it is time to. All events up to `released` are in the tables.
+    pub fn sample(&mut self, released: MonotonicNs, now: Instant) -> bool {
         if now.duration_since(self.sampled) < self.config.metrics.sample_interval.0 {
             return false;
         }
@@ -151,10 +168,25 @@ impl State {
         for watch in self.watches.values_mut() {
             watch.sample(now, hit_ns);
             watch.name_pod(&mut self.pods);
+            watch.tell_findings(&mut self.notices);
         }
+        self.share_flight_recorder(released);
+        let (watches, config) = (&self.watches, Rc::clone(&self.config));
+        self.breaker.forget(|pid, start| watches.get(&pid).is_none_or(|watch| watch.process().start_ticks() != start));
+        self.breaker.keep(&config.alarm);
         let keep = self.config.discovery.keep_probes.0;
         self.programs.tidy(keep, &self.kernel);
         true
+    }
+
+    /// Gives each process its share of the flight recorder's memory: those with many events the same.
+    fn share_flight_recorder(&mut self, released: MonotonicNs) {
+        let (memory, keep) = (self.config.flight_recorder.memory.0 as usize, self.config.flight_recorder.keep.0);
+        let busy: usize = self.watches.values_mut().map(|watch| usize::from(watch.recorder().is_busy())).sum();
+        for watch in self.watches.values_mut() {
+            watch.recorder().limit(memory / busy.max(1), keep);
+            watch.record_reading(released);
+        }
     }
 
     /// The figures of those processes that have series of their own, and of the agent.
@@ -171,6 +203,18 @@ impl State {
             }
         }
         processes.sort_by_key(|process| process.identity.pid);
+        let flight_recorder_bytes = self.watches.values_mut().map(|watch| watch.recorder().bytes() as u64).sum();
+        let firing = self.breaker.firing();
+        let mut firing: Vec<_> = firing
+            .filter_map(|(alarm, pid)| Some((alarm.to_owned(), Arc::clone(&self.watches.get(&pid)?.identity))))
+            .collect();
+        firing.sort_by(|a, b| (&a.0, a.1.pid).cmp(&(&b.0, b.1.pid)));
+        // Known from the beginning, so that their first time is a rise.
+        let alarms = config.alarm.iter().map(|alarm| {
+            let name = alarm.name.as_str();
+            (name.to_owned(), self.breaker.totals().get(name).copied().unwrap_or_default())
+        });
+        let alarms = alarms.collect();
         let us = read_kernel(Pid(std::process::id()), &Container::default()).unwrap_or_default();
         let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
         let agent = AgentMetrics {
@@ -185,7 +229,10 @@ impl State {
             cpu_seconds: us.cpu_seconds,
             errors: self.errors.iter().map(|(doing, n)| (*doing, *n)).collect(),
             others: (others.len() as u64, others.iter().map(|(size, _)| size).sum()),
-            ..AgentMetrics::default()
+            firing,
+            alarms,
+            evidence: self.evidence_written,
+            flight_recorder_bytes,
         };
         (processes, agent)
     }
@@ -200,47 +247,21 @@ fn cause_name(cause: LossCause) -> &'static str {
     }
 }
 
-/// Goes on with what each process waits for: the goroutines that are older than its probes, a reading of its memory.
-pub fn advance(shared: &Shared, released: MonotonicNs, now: Instant) {
-    let mut due = Vec::new();
-    {
-        let mut state = shared.borrow_mut();
-        for watch in state.watches.values_mut() {
-            watch.advance(released);
-            if watch.is_complete() && watch.is_to_be_read(now) {
-                due.push(watch.subject());
-            }
+/// Goes on with what each process waits for: the goroutines that are older than its probes, a look into its memory.
+pub fn advance(shared: &Shared, released: MonotonicNs) {
+    let state = &mut *shared.borrow_mut();
+    for watch in state.watches.values_mut() {
+        watch.advance(released);
+        if !watch.is_complete() {
+            continue;
         }
-    }
-    for subject in due.into_iter().flatten() {
-        tokio::task::spawn_local(read(Rc::clone(shared), subject));
-    }
-}
-
-/// Reads a process's memory on a thread of its own.
-async fn read(shared: Shared, subject: reading::Subject) {
-    let readers = Rc::clone(&shared.borrow().readers);
-    let Ok(_permit) = readers.acquire().await else { return };
-    let (pid, start_ticks) = (subject.pid, subject.start_ticks);
-    let read = tokio::task::spawn_blocking(move || reading::read(&subject)).await;
-    let mut state = shared.borrow_mut();
-    let interval = state.config.metrics.snapshot_interval.0;
-    let Some(watch) = state.watches.get_mut(&pid).filter(|watch| watch.process().start_ticks() == start_ticks) else {
-        return;
-    };
-    match read {
-        Ok(Ok(reading)) => watch.take(reading, interval),
-        failed => {
-            watch.read_failed(interval);
+        match watch.look() {
+            None | Some(Ok(_)) => {}
             // A process that has just ended is no error.
-            if !watch.process().has_exited() {
-                let why = match failed {
-                    Ok(Err(error)) => error.to_string(),
-                    Err(error) => error.to_string(),
-                    Ok(Ok(_)) => String::new(),
-                };
-                log::warn!("the memory of process {pid} could not be read: {why}");
-                state.count_error("reading_memory");
+            Some(Err(_)) if watch.process().has_exited() => {}
+            Some(Err(error)) => {
+                log::warn!("the memory of process {} could not be read: {error}", watch.pid());
+                *state.errors.entry("reading_memory").or_default() += 1;
             }
         }
     }

@@ -119,8 +119,11 @@ async fn attach(
             return Ok(());
         }
         // Before its first event comes.
-        let mut watch = Watch::new(tracee, Arc::clone(go), traits.clone(), container, in_use);
+        let looks = state.config.metrics.snapshot_interval.0;
+        let mut watch = Watch::new(tracee, Arc::clone(go), traits.clone(), container, in_use, looks);
         watch.name_pod(&mut state.pods);
+        let recorder = &state.config.flight_recorder;
+        watch.recorder().limit(recorder.memory.0 as usize, recorder.keep.0);
         state.watches.insert(pid, watch);
     }
     let begun = kernel.begin(pid, go.entry).await;

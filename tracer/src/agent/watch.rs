@@ -3,27 +3,35 @@
 //! In: its events, readings of its memory, the clock. Out: [`ProcessMetrics`]. Whatever goes wrong here is this process's
 //! alone.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::config::Metrics;
+use serde::Serialize;
+
+use super::config::{Figure, Metrics};
 use super::container::{Container, PodNames};
 use super::discovery::ticks_per_second;
+use super::flight_recorder::FlightRecorder;
+use super::notice::Notice;
 use super::programs::{GoProgram, Use};
-use super::reading::{Reading, Subject};
+use super::reading::Subject;
 use super::rules::Traits;
+use crate::analysis::{Analysis, Finding, Thresholds};
 use crate::events::Event;
 use crate::go_runtime::Owner;
 use crate::goroutines::{GoroutineTable, Limits, Log2Histogram, SiteId, State};
 use crate::output::Names;
 use crate::output::metrics::{
-    BLOCK_BOUNDS_LOG2_NS, BlockMetrics, Identity, KernelMetrics, ProcessMetrics, SiteMetrics,
+    BLOCK_BOUNDS_LOG2_NS, BlockMetrics, Forecast, Identity, KernelMetrics, ProcessMetrics, SiteMetrics,
 };
 use crate::process::Process;
 use crate::session::seed::{self, Seeding};
 use crate::snapshot::RuntimeStats;
 use crate::tracee::{Tracee, TraceeNames};
 use crate::units::{MonotonicNs, Pid};
+use crate::watch::{self, Look, WatchError};
 
 /// What one target may make of our memory: a million goroutines, and more creation sites than programs have.
 const LIMITS: Limits = Limits { live: 1 << 22, sites: 1 << 14, exits_while_read: 1 << 20 };
@@ -51,15 +59,55 @@ pub struct Watch {
     kernel: KernelMetrics,
     runtime: Option<RuntimeStats>,
     stack_bytes: Option<u64>,
-    /// When to read its memory next; none while that is being done.
-    read_next: Option<Instant>,
+    /// Reads its memory from time to time; `None` if it is not known where its program is loaded.
+    looker: Option<watch::Watch>,
+    analysis: Analysis,
+    /// The findings that were told.
+    told: Vec<Finding>,
     events: u64,
     overhead: Overhead,
+    series: VecDeque<Point>,
+    recorder: FlightRecorder,
     /// Ends the task that waits for the process's end.
     pub exit: Option<tokio::task::AbortHandle>,
     /// Its share in the probes.
     _in_use: Use,
 }
+
+/// What is kept of the last hour: a point for each sample.
+#[derive(Clone, Debug, Serialize)]
+pub struct Point {
+    /// When, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// The program's own goroutines.
+    pub goroutines: u64,
+    /// Of them, blocked.
+    pub blocked: u64,
+    /// Goroutines seen at their creation.
+    pub created: u64,
+    /// Goroutines that ended.
+    pub ended: u64,
+    /// Bytes of goroutines' stacks.
+    pub stack_bytes: Option<u64>,
+    /// What the kernel says.
+    #[serde(flatten)]
+    pub kernel: KernelMetrics,
+    /// Heap that is live or was allocated since the last collection.
+    pub heap_live_bytes: Option<u64>,
+    /// Where the next collection should end.
+    pub heap_goal_bytes: Option<u64>,
+    /// Collections.
+    pub gc_cycles: Option<u64>,
+    /// Nanoseconds that the collector stopped the world.
+    pub gc_pause_total_ns: Option<u64>,
+    /// Timers that are set.
+    pub timers: Option<u64>,
+    /// How long memory lasts.
+    pub forecast: Option<Forecast>,
+}
+
+/// Points kept: an hour of samples of five seconds.
+const POINTS: usize = 720;
 
 /// Steps of its goroutines, as the table counts them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,7 +135,14 @@ struct Live {
 impl Watch {
     /// Begins with a process whose events come from now on.
     #[must_use]
-    pub fn new(tracee: Tracee, go: Arc<GoProgram>, traits: Traits, container: Container, in_use: Use) -> Self {
+    pub fn new(
+        tracee: Tracee,
+        go: Arc<GoProgram>,
+        traits: Traits,
+        container: Container,
+        in_use: Use,
+        looks: Duration,
+    ) -> Self {
         let names = TraceeNames::new(tracee.program().clone(), tracee.bias());
         let pid = tracee.process().pid();
         let program = tracee.program();
@@ -118,9 +173,13 @@ impl Watch {
             kernel: KernelMetrics::default(),
             runtime: None,
             stack_bytes: None,
-            read_next: Some(Instant::now()),
+            looker: watch::Watch::new(&tracee, Some(looks)).ok(),
+            analysis: Analysis::new(Thresholds::default()),
+            told: Vec::new(),
             events: 0,
             overhead: Overhead::default(),
+            series: VecDeque::new(),
+            recorder: FlightRecorder::new(pid, program, tracee.bias()),
             exit: None,
             tracee: Arc::new(tracee),
             _in_use: in_use,
@@ -176,6 +235,10 @@ impl Watch {
     pub fn apply(&mut self, events: &[Event]) {
         self.events += events.iter().filter(|event| matches!(event, Event::Goroutine { .. })).count() as u64;
         self.table.apply_all(events);
+        if let Some(looker) = &mut self.looker {
+            looker.learn(events, &self.table);
+        }
+        self.recorder.take(events, &mut self.names);
     }
 
     /// Goes on with the goroutines that are older than the probes, or that a loss has left uncertain; all events up to
@@ -200,26 +263,51 @@ impl Watch {
         !self.seeding.is_under_way()
     }
 
-    /// Whether it is time to read its memory; it is not again until [`Watch::take`] or [`Watch::read_failed`].
-    pub fn is_to_be_read(&mut self, now: Instant) -> bool {
-        let due = self.read_next.is_some_and(|at| at <= now);
-        if due {
-            self.read_next = None;
+    /// A look into its memory, if one is through; begins the next one when it is time to.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be read; it is tried again.
+    pub fn look(&mut self) -> Option<Result<Look, WatchError>> {
+        let looker = self.looker.as_mut()?;
+        // Followed by the clock, as everything of so many processes: nobody need be woken.
+        let look = {
+            let next = std::pin::pin!(looker.next());
+            next.poll(&mut Context::from_waker(Waker::noop()))
+        };
+        let Poll::Ready(look) = look else { return None };
+        Some(look.map(|mut look| {
+            looker.add_counts(&mut look.sample, &self.table);
+            self.analysis.observe(&look.sample);
+            self.stack_bytes = Some(look.snapshot.goroutines.iter().map(|g| g.stack_size()).sum());
+            self.runtime = Some(look.runtime.clone());
+            look
+        }))
+    }
+
+    /// What is suspected of it, the worst first.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        self.analysis.findings()
+    }
+
+    /// Tells which findings have come and gone since the last time.
+    pub fn tell_findings(&mut self, notices: &mut Vec<Notice>) {
+        let same = |a: &Finding, b: &Finding| a.kind == b.kind && a.site == b.site;
+        let now = self.analysis.findings();
+        for finding in now.iter().filter(|finding| !self.told.iter().any(|told| same(told, finding))) {
+            notices.push(Notice::finding(finding, &self.identity));
         }
-        due
+        for finding in self.told.iter().filter(|told| !now.iter().any(|finding| same(told, finding))) {
+            notices.push(Notice::finding_gone(finding, &self.identity));
+        }
+        self.told = now.to_vec();
     }
 
-    /// Takes what was read of its memory.
-    pub fn take(&mut self, reading: Reading, interval: Duration) {
-        // No more than a hundredth of a core for one process.
-        self.read_next = Some(Instant::now() + interval.max(reading.took * 100));
-        self.stack_bytes = Some(reading.stack_bytes);
-        self.runtime = Some(reading.runtime);
-    }
-
-    /// Its memory could not be read.
-    pub fn read_failed(&mut self, interval: Duration) {
-        self.read_next = Some(Instant::now() + interval);
+    /// What analysis knows.
+    #[must_use]
+    pub fn analysis(&self) -> &Analysis {
+        &self.analysis
     }
 
     /// Looks at what changes over time. `hit_ns`: what an event costs the process.
@@ -260,8 +348,79 @@ impl Watch {
             // The kernel counts in hundredths of a second: below one, nothing can be said of a share.
             self.overhead.share = if used > 0.0 { (cost / used).min(1.0) } else { 0.0 };
         }
+        self.note_point();
         // What the older goroutines are is not growth.
         self.sampled = if self.is_complete() { Some((now, counts)) } else { None };
+    }
+
+    fn note_point(&mut self) {
+        let (live, totals) = (self.live(), self.table.totals());
+        let runtime = self.runtime.as_ref();
+        let point = Point {
+            unix_ms: unix_ms(),
+            goroutines: live.runnable + live.running + live.blocked,
+            blocked: live.blocked,
+            created: totals.created,
+            ended: totals.exited + totals.ended_unseen,
+            stack_bytes: self.stack_bytes,
+            kernel: self.kernel,
+            heap_live_bytes: runtime.and_then(|r| r.heap_live_bytes),
+            heap_goal_bytes: runtime.and_then(|r| r.heap_goal_bytes),
+            gc_cycles: runtime.and_then(|r| r.gc_cycles),
+            gc_pause_total_ns: runtime.and_then(|r| r.gc_pause_total_ns),
+            timers: runtime.and_then(|r| r.timers),
+            forecast: self.forecast(),
+        };
+        if self.series.len() >= POINTS {
+            self.series.pop_front();
+        }
+        self.series.push_back(point);
+    }
+
+    /// The last hour.
+    #[must_use]
+    pub fn series(&self) -> &VecDeque<Point> {
+        &self.series
+    }
+
+    /// What an alarm looks at; `None` where it is not known, or not yet.
+    #[must_use]
+    pub fn figure(&self, figure: Figure) -> Option<f64> {
+        let point = self.series.back()?;
+        let runtime = || self.runtime.as_ref();
+        Some(match figure {
+            Figure::Goroutines => point.goroutines as f64,
+            Figure::BlockedShare => (point.goroutines > 0).then(|| point.blocked as f64 / point.goroutines as f64)?,
+            Figure::GrowthPerSecond => self.growth,
+            Figure::MemoryForecastSeconds => self.forecast()?.low_seconds,
+            Figure::MemoryShare => {
+                let limits = [self.kernel.cgroup_limit_bytes, runtime().and_then(|r| r.memory_limit_bytes)];
+                self.kernel.resident_bytes as f64 / limits.into_iter().flatten().min()? as f64
+            }
+            Figure::ResidentBytes => self.kernel.resident_bytes as f64,
+            Figure::StackBytes => self.stack_bytes? as f64,
+            Figure::BlockedChannels => runtime()?.blocked_channels as f64,
+            Figure::ActiveTimers => runtime()?.timers? as f64,
+        })
+    }
+
+    /// The last minutes of its events, as a .gtr file.
+    ///
+    /// # Errors
+    ///
+    /// If the compressor fails.
+    pub fn recording(&mut self, released: MonotonicNs) -> std::io::Result<Vec<u8>> {
+        self.recorder.write(&self.table, &mut self.names, released)
+    }
+
+    /// The flight recorder.
+    pub fn recorder(&mut self) -> &mut FlightRecorder {
+        &mut self.recorder
+    }
+
+    /// Lets the flight recorder note who lives, where it is time to.
+    pub fn record_reading(&mut self, released: MonotonicNs) {
+        self.recorder.note_readings(&self.table, &mut self.names, released);
     }
 
     /// CPU seconds a second that the probes cost it; estimated.
@@ -313,14 +472,30 @@ impl Watch {
             runtime: self.runtime.clone(),
             stack_bytes: self.stack_bytes,
             kernel: self.kernel,
-            forecast: None,
-            findings: Vec::new(),
+            forecast: self.forecast(),
+            findings: self.findings_by_kind(),
             events: self.events,
             lost: totals.lost,
             uncertain: self.table.uncertain_since().is_some(),
             complete: self.is_complete(),
             overhead: self.overhead.share,
         }
+    }
+
+    /// How long memory lasts, while it grows.
+    #[must_use]
+    pub fn forecast(&self) -> Option<Forecast> {
+        let forecast = self.analysis.forecast()?;
+        let high_seconds = forecast.latest_s.unwrap_or(f64::INFINITY);
+        Some(Forecast { low_seconds: forecast.soonest_s, high_seconds })
+    }
+
+    fn findings_by_kind(&self) -> Vec<(String, String, u64)> {
+        let mut counts = std::collections::BTreeMap::new();
+        for finding in self.findings() {
+            *counts.entry((finding.kind, finding.severity)).or_default() += 1;
+        }
+        counts.into_iter().map(|((kind, severity), n)| (kind.to_string(), severity.to_string(), n)).collect()
     }
 
     /// The reasons with the most blocks; the others as one.
@@ -463,6 +638,13 @@ pub(super) fn read_kernel(pid: Pid, container: &Container) -> Option<KernelMetri
         resident_bytes: field(24)? * page,
         cgroup_limit_bytes: container.memory_limit(pid),
     })
+}
+
+/// The present, in milliseconds since 1970.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or_default()
 }
 
 /// When the machine was started, in seconds since 1970.

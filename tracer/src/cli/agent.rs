@@ -41,7 +41,7 @@ pub(super) fn agent(arguments: AgentArguments) -> Result<ExitCode, Failure> {
         eprintln!("the configuration is right");
         return Ok(ExitCode::SUCCESS);
     }
-    crate::agent::run(arguments.config, config, |address| {
+    crate::agent::run(arguments.config, config, Box::new(std::io::stdout()), |address| {
         eprintln!("watching this host's Go processes; metrics at http://{address}/metrics");
     })?;
     Ok(ExitCode::SUCCESS)

@@ -143,6 +143,15 @@ impl Process {
         lifetime::has_exited(&self.pidfd)
     }
 
+    /// Sends it a signal: to itself, and never to a successor with the same PID.
+    ///
+    /// # Errors
+    ///
+    /// If it has exited, or we may not.
+    pub fn signal(&self, signal: i32) -> std::io::Result<()> {
+        lifetime::signal(&self.pidfd, signal)
+    }
+
     /// Waits until it has exited.
     ///
     /// # Errors

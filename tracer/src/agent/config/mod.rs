@@ -264,6 +264,8 @@ pub struct Evidence {
     pub max_size: Size,
     /// Free space that is left on the file system.
     pub min_free: Size,
+    /// Whether what an alarm says is done even if its evidence could not be written.
+    pub act_without: bool,
 }
 
 impl Default for Evidence {
@@ -272,6 +274,7 @@ impl Default for Evidence {
             directory: PathBuf::from("/var/lib/gotracer/evidence"),
             max_size: Size(1 << 30),
             min_free: Size(256 << 20),
+            act_without: true,
         }
     }
 }

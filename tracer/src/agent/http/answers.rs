@@ -23,8 +23,10 @@ gotracer agent
   /metrics                   figures, for Prometheus
   /healthz                   is the agent well
   /processes                 every Go process on this host and what became of it
+  /findings                  what is suspected of each process, or with ?pid=PID of one
   /goroutines?pid=PID        every goroutine of a process, JSON
   /dump?pid=PID              the same as Go's own traceback; &form=pprof for `go tool pprof`
+  /flightrecorder?pid=PID    the last minutes of its events, for `gotracer report`
 ";
 
 pub(super) async fn answer<B>(request: &Request<B>, shared: &Shared) -> Answer {
@@ -34,6 +36,8 @@ pub(super) async fn answer<B>(request: &Request<B>, shared: &Shared) -> Answer {
         "/metrics" => metrics(request, shared),
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/processes" => processes(shared),
+        "/findings" => findings(&query, shared),
+        "/flightrecorder" => recording(&query, shared),
         "/goroutines" => dump(&query, shared, Form::Json).await,
         "/dump" => match query.get("form") {
             None | Some("text") => dump(&query, shared, Form::Text).await,
@@ -50,6 +54,15 @@ struct Query<'a>(&'a str);
 impl<'a> Query<'a> {
     fn get(&self, name: &str) -> Option<&'a str> {
         self.0.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    /// The process that is asked for, or what to answer who names none.
+    fn pid(&self) -> Result<Pid, Box<Answer>> {
+        let Some(pid) = self.get("pid") else {
+            let usage = "which process? add ?pid=PID; /processes lists them\n";
+            return Err(Box::new(text(StatusCode::BAD_REQUEST, usage)));
+        };
+        pid.parse().map(Pid).map_err(|_| Box::new(text(StatusCode::BAD_REQUEST, format!("`{pid}` is no PID\n"))))
     }
 }
 
@@ -96,6 +109,45 @@ fn processes(shared: &Shared) -> Answer {
     json(&serde_json::json!({ "processes": rows }))
 }
 
+fn findings(query: &Query<'_>, shared: &Shared) -> Answer {
+    let state = shared.borrow();
+    let wanted = |pid: Pid| query.get("pid").is_none_or(|asked| asked.parse() == Ok(pid.0));
+    let mut watches: Vec<_> = state.watches.values().filter(|watch| wanted(watch.pid())).collect();
+    watches.sort_by_key(|watch| watch.pid());
+    let rows: Vec<serde_json::Value> = watches
+        .into_iter()
+        .map(|watch| {
+            serde_json::json!({
+                "process": *watch.identity,
+                "verdict": watch.analysis().verdict(),
+                "findings": watch.findings(),
+                "forecast": watch.analysis().forecast(),
+            })
+        })
+        .collect();
+    json(&serde_json::json!({ "processes": rows }))
+}
+
+fn recording(query: &Query<'_>, shared: &Shared) -> Answer {
+    let state = &mut *shared.borrow_mut();
+    let pid = match query.pid() {
+        Ok(pid) => pid,
+        Err(answer) => return *answer,
+    };
+    let Some(watch) = state.watches.get_mut(&pid) else { return not_watched(pid) };
+    match watch.recording(state.released) {
+        Ok(bytes) if bytes.is_empty() => {
+            text(StatusCode::NOT_FOUND, "nothing is kept: [flight_recorder] memory is \"0\"\n")
+        }
+        Ok(bytes) => body(StatusCode::OK, "application/octet-stream", bytes),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+fn not_watched(pid: Pid) -> Answer {
+    text(StatusCode::NOT_FOUND, format!("process {pid} is not watched; /processes tells why\n"))
+}
+
 fn json(value: &serde_json::Value) -> Answer {
     body(StatusCode::OK, JSON, format!("{value}\n"))
 }
@@ -108,15 +160,11 @@ enum Form {
 }
 
 async fn dump(query: &Query<'_>, shared: &Shared, form: Form) -> Answer {
-    let Some(pid) = query.get("pid") else {
-        return text(StatusCode::BAD_REQUEST, "which process? add ?pid=PID; /processes lists them\n");
+    let pid = match query.pid() {
+        Ok(pid) => pid,
+        Err(answer) => return *answer,
     };
-    let Ok(pid) = pid.parse().map(Pid) else {
-        return text(StatusCode::BAD_REQUEST, format!("`{pid}` is no PID\n"));
-    };
-    let Some((tracee, subject)) = tracee_of(shared, pid) else {
-        return text(StatusCode::NOT_FOUND, format!("process {pid} is not watched; /processes tells why\n"));
-    };
+    let Some((tracee, subject)) = tracee_of(shared, pid) else { return not_watched(pid) };
     let readers = std::rc::Rc::clone(&shared.borrow().readers);
     let Ok(_permit) = readers.acquire().await else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "the agent ends\n");

@@ -45,6 +45,13 @@ impl Ring {
         })
     }
 
+    /// Other bounds from now on.
+    pub fn limit(&mut self, most_bytes: usize, longest: Duration) {
+        self.most_bytes = most_bytes;
+        self.longest_ns = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
+        self.forget();
+    }
+
     /// Takes an item, and forgets the oldest ones.
     ///
     /// # Errors

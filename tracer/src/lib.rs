@@ -3,7 +3,7 @@
 //! One pipeline, and the file tree shows it. A module may use those to its left:
 //!
 //! ```text
-//! live:  process -> binary -> go_runtime -> tracee -> probes -> (kernel) -> events -> goroutines -> session -> output
+//! live:  process -> binary -> go_runtime -> tracee -> probes -> (kernel) -> events -> goroutines -> governor -> session -> output
 //! dump:  process -> binary -> go_runtime -> tracee -> snapshot -> output
 //! ```
 //!
@@ -18,6 +18,7 @@ pub mod cli;
 pub mod events;
 pub mod go_runtime;
 pub mod goroutines;
+pub mod governor;
 pub mod output;
 pub mod probes;
 pub mod process;

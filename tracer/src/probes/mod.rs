@@ -9,13 +9,16 @@
 //! - [`catalogue`]: which probes there are, and the ranked places at which each finds its values;
 //! - [`placement`]: the choice of the instruction, with its reason;
 //! - [`attach`]: the eBPF object, loaded once, and the uprobes of one process;
-//! - [`calibration`]: what a hit costs on this machine.
+//! - [`calibration`]: what a hit costs on this machine;
+//! - [`detail`]: how much the kernel programs tell.
 
 pub mod attach;
 pub mod calibration;
 pub mod catalogue;
+pub mod detail;
 pub mod instruction;
 pub mod placement;
 
 pub use attach::{AttachError, KernelPrograms, Probes};
+pub use detail::Detail;
 pub use placement::{Placement, Verdict, place};

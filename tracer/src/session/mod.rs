@@ -3,6 +3,7 @@
 //! In: a process. Out, batch by batch: its events, already in the [`GoroutineTable`]; in the end, what ended it.
 //! Follows the process through `execve`. Must not know how anything is printed.
 
+mod options;
 mod seed;
 
 use std::path::Path;
@@ -12,11 +13,14 @@ use crate::binary::Binary;
 use crate::events::{Event, EventStream, StreamError, Transition, now};
 use crate::go_runtime::Layout;
 use crate::goroutines::{GoroutineTable, MergeReport};
+use crate::governor::{Change, Level, Overhead};
 use crate::probes::catalogue::PROBES;
 use crate::probes::{AttachError, KernelPrograms, Probes, Verdict, place};
 use crate::process::{Process, ProcessError};
 use crate::tracee::{Program, Tracee, TraceeError, TraceeNames};
 use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
+
+pub use options::Options;
 
 use seed::{Seeding, Subject};
 
@@ -105,33 +109,54 @@ pub struct Session {
     pending: Vec<Event>,
     /// How far we are with the goroutines that are older than the probes.
     seeding: Seeding,
+    level: Level,
+    overhead: Option<Overhead>,
+    changes: Vec<Change>,
 }
 
 impl Session {
-    /// Attaches to a running process. Must be called in a tokio runtime.
+    /// Attaches to a running process, for every event. Must be called in a tokio runtime.
     ///
     /// # Errors
     ///
     /// If it is no tracee or the kernel refuses; then nothing stays attached.
     pub fn attach(process: Process) -> Result<Self, SessionError> {
-        let tracee = Tracee::open(process)?;
-        Self::new(tracee, false)
+        Self::attach_with(process, Options::default())
     }
 
-    /// Attaches to a child that is held before it becomes the program at `path`.
+    /// Attaches to a running process, for what `options` ask. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::attach`].
+    pub fn attach_with(process: Process, options: Options) -> Result<Self, SessionError> {
+        let tracee = Tracee::open(process)?;
+        Self::new(tracee, false, options)
+    }
+
+    /// Attaches to a child that is held before it becomes the program at `path`, for every event.
     ///
     /// # Errors
     ///
     /// As [`Self::attach`].
     pub fn before_start(pid: Pid, path: &Path) -> Result<Self, SessionError> {
+        Self::before_start_with(pid, path, Options::default())
+    }
+
+    /// Attaches to a child that is held before it becomes the program at `path`, for what `options` ask.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::attach`].
+    pub fn before_start_with(pid: Pid, path: &Path, options: Options) -> Result<Self, SessionError> {
         let name = path.display().to_string();
         let file = std::fs::File::open(path).map_err(|source| ProcessError::Read { path: name.clone(), source })?;
         let program = Program::open(name, file)?;
         let tracee = Tracee::before_start(Process::open(pid)?, program)?;
-        Self::new(tracee, true)
+        Self::new(tracee, true, options)
     }
 
-    fn new(tracee: Tracee, starting: bool) -> Result<Self, SessionError> {
+    fn new(tracee: Tracee, starting: bool, options: Options) -> Result<Self, SessionError> {
         let verdicts = verdicts(tracee.program())?;
         let (programs, maps) = KernelPrograms::load()?;
         let stream = EventStream::open(maps.events, maps.counts)?;
@@ -150,6 +175,9 @@ impl Session {
             replaced: false,
             pending: Vec::new(),
             seeding: Seeding::rest(),
+            level: Level::of(options.detail),
+            overhead: None,
+            changes: Vec::new(),
         };
         session.attach_probes()?;
         session.started = now();
@@ -214,6 +242,23 @@ impl Session {
     #[must_use]
     pub fn fullest(&self) -> f64 {
         self.stream.fullest()
+    }
+
+    /// How much is told at present.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// What tracing cost the target in the last period; `None` before the end of the first.
+    #[must_use]
+    pub fn overhead(&self) -> Option<&Overhead> {
+        self.overhead.as_ref()
+    }
+
+    /// The changes of level since this was last asked.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
     }
 
     /// Whether the goroutines that are older than the probes are in the table: a moment after attaching they are.

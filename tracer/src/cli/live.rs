@@ -10,8 +10,10 @@ use tokio::time::Instant;
 
 use super::{Failure, parse_duration, sink};
 use crate::goroutines::MergeReport;
+use crate::governor::{Budget, Quality};
 use crate::output::{EventName, Filter, json, summary, text};
-use crate::session::{Progress, Session};
+use crate::probes::Detail;
+use crate::session::{Options, Progress, Session};
 use crate::units::Goid;
 
 /// How to print what a live command sees.
@@ -29,9 +31,29 @@ pub(super) struct LiveArguments {
     /// Print only the events of this goroutine
     #[arg(long, value_name = "N")]
     goid: Option<u64>,
+    #[command(flatten)]
+    pub(super) cost: CostArguments,
     /// Print to this file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+}
+
+/// What a live command may cost the process.
+#[derive(Args)]
+pub(super) struct CostArguments {
+    /// How much to be told: every event; states, which the kernel keeps and gotracer reads now and then, with births and
+    /// ends as events; or lifecycle, births and ends alone, with states from the process's memory
+    #[arg(long, value_name = "DETAIL", value_enum, default_value_t)]
+    detail: Detail,
+    /// Give up detail to keep what tracing costs the process below this share of the CPU time that it uses, such as 1%
+    #[arg(long, value_name = "SHARE")]
+    max_overhead: Option<Budget>,
+}
+
+impl CostArguments {
+    pub(super) fn options(&self) -> Options {
+        Options { detail: self.detail, budget: self.max_overhead }
+    }
 }
 
 /// A tokio runtime on this thread alone: there is one stream to follow.
@@ -94,7 +116,9 @@ pub(super) async fn follow<T>(
         tokio::select! {
             progress = session.next(INTERVAL, &mut events) => match progress? {
                 Progress::Running => {}
-                Progress::Merged(report) => tell_merge(report),
+                // Where states come from snapshots, that is nothing to tell.
+                Progress::Merged(report) if session.level().states() == Quality::Exact => tell_merge(report),
+                Progress::Merged(_) => {}
                 Progress::Followed => announce(&session),
                 Progress::Ended(end) => ended = Some(end),
             },

@@ -71,6 +71,8 @@ pub struct Site {
     pub blocked_events: u64,
     /// Nanoseconds its goroutines were blocked, blocks that have ended only.
     pub blocked_ns: u64,
+    /// How long its goroutines were blocked each time, blocks seen at both begin and end.
+    pub blocks: Log2Histogram,
     /// Lifetimes in nanoseconds of goroutines seen at both creation and end.
     pub lifetimes: Log2Histogram,
 }
@@ -89,6 +91,7 @@ impl Site {
             live: LiveByState::default(),
             blocked_events: 0,
             blocked_ns: 0,
+            blocks: Log2Histogram::default(),
             lifetimes: Log2Histogram::default(),
         }
     }

@@ -1,6 +1,7 @@
 //! Events into the table, and the table's figures out.
 
 use super::index::{GoidIndex, Slot};
+use super::kept::{Epoch, StatesFrom};
 use super::merge::{Reading, Removed};
 use super::reasons::{ReasonStats, Reasons};
 use super::sites::{LiveByState, Site, SiteId, Sites};
@@ -68,7 +69,7 @@ pub struct GoroutineTable {
     pub(super) slab: Slab,
     pub(super) index: GoidIndex,
     pub(super) sites: Sites,
-    reasons: Reasons,
+    pub(super) reasons: Reasons,
     pub(super) totals: Totals,
     live: LiveByState,
     generation: u32,
@@ -76,6 +77,9 @@ pub struct GoroutineTable {
     pub(super) losses: Losses,
     pub(super) reading: Option<Reading>,
     pub(super) removed: Removed,
+    /// What tells of states.
+    pub(super) states: StatesFrom,
+    pub(super) epoch: Epoch,
 }
 
 /// Which losses are not repaired yet.
@@ -114,6 +118,8 @@ impl GoroutineTable {
             losses: Losses::default(),
             reading: None,
             removed: Removed::default(),
+            states: StatesFrom::Events,
+            epoch: Epoch::default(),
         }
     }
 
@@ -200,10 +206,14 @@ impl GoroutineTable {
                 self.change(slot, State::Blocked { reason }, time, false);
             }
             Transition::Exited => {
-                if hot.state != State::Running {
+                let was_running = hot.state == State::Running;
+                if !was_running {
                     hot.flags |= GAP;
                 }
-                self.change(slot, State::Running, time, false);
+                // Where transitions are no events, it ran at some moment that nobody told.
+                if was_running || self.states == StatesFrom::Events {
+                    self.change(slot, State::Running, time, false);
+                }
                 self.remember_exit(goid);
                 self.end(slot, End::Exited, time, on_end);
             }
@@ -262,9 +272,16 @@ impl GoroutineTable {
             State::Blocked { reason } => {
                 hot.blocked_ns = hot.blocked_ns.saturating_add(ns);
                 hot.longest_block_ns = hot.longest_block_ns.max(ns);
+                if self.states == StatesFrom::Kept && !exact {
+                    // The kernel's own figures for site and reason have it.
+                    return;
+                }
                 let (site, exact) = (hot.site, exact && hot.flags & SINCE_ESTIMATED == 0);
                 let site = self.sites.at(site);
                 site.blocked_ns = site.blocked_ns.saturating_add(ns);
+                if exact {
+                    site.blocks.add(ns);
+                }
                 let stats = self.reasons.at(reason);
                 stats.blocked_ns = stats.blocked_ns.saturating_add(ns);
                 if exact {
@@ -374,6 +391,7 @@ impl GoroutineTable {
         }
         self.slab = Slab::new();
         self.index = GoidIndex::new();
+        self.epoch = Epoch::default();
         self.generation += 1;
         self.sites.next_generation(self.generation);
         self.exec_time = self.exec_time.max(time);

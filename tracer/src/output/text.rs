@@ -79,6 +79,7 @@ pub fn cause_in_words(cause: LossCause) -> &'static str {
         LossCause::BufferFull => "the buffer was full",
         LossCause::NoBuffer => "the CPU came online after the start",
         LossCause::UnreadableG => "the goroutine's g was not in memory",
+        LossCause::NoRecord => "the kernel has no room for more goroutines' records",
     }
 }
 

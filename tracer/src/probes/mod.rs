@@ -18,7 +18,8 @@ pub mod catalogue;
 pub mod detail;
 pub mod instruction;
 pub mod placement;
+mod uprobe;
 
-pub use attach::{AttachError, KernelPrograms, Probes};
+pub use attach::{AttachError, Attachment, Capacity, KernelPrograms, Probes};
 pub use detail::Detail;
 pub use placement::{Placement, Verdict, place};

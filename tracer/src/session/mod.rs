@@ -3,6 +3,7 @@
 //! In: a process. Out, batch by batch: its events, already in the [`GoroutineTable`]; in the end, what ended it.
 //! Follows the process through `execve`. Must not know how anything is printed.
 
+mod dial;
 mod options;
 mod seed;
 
@@ -10,18 +11,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::binary::Binary;
-use crate::events::{Event, EventStream, StreamError, Transition, now};
+use crate::events::{Event, EventStream, KeptStates, StreamError, Transition, now};
 use crate::go_runtime::Layout;
 use crate::goroutines::{GoroutineTable, MergeReport};
-use crate::governor::{Change, Level, Overhead};
+use crate::governor::{Change, Level, Overhead, Quality};
 use crate::probes::catalogue::PROBES;
-use crate::probes::{AttachError, KernelPrograms, Probes, Verdict, place};
+use crate::probes::{AttachError, Capacity, Detail, KernelPrograms, Verdict, place};
 use crate::process::{Process, ProcessError};
 use crate::tracee::{Program, Tracee, TraceeError, TraceeNames};
 use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
 
 pub use options::Options;
 
+use dial::Dial;
 use seed::{Seeding, Subject};
 
 /// Why a session cannot begin or go on.
@@ -94,7 +96,7 @@ pub struct Session {
     stream: EventStream,
     /// `None` only while the session changes from one program to the next.
     tracee: Option<Tracee>,
-    probes: Option<Probes>,
+    dial: Dial,
     verdicts: Vec<Verdict>,
     table: GoroutineTable,
     /// Of each program the process has run, by the table's generation.
@@ -109,7 +111,6 @@ pub struct Session {
     pending: Vec<Event>,
     /// How far we are with the goroutines that are older than the probes.
     seeding: Seeding,
-    level: Level,
     overhead: Option<Overhead>,
     changes: Vec<Change>,
 }
@@ -158,15 +159,22 @@ impl Session {
 
     fn new(tracee: Tracee, starting: bool, options: Options) -> Result<Self, SessionError> {
         let verdicts = verdicts(tracee.program())?;
-        let (programs, maps) = KernelPrograms::load()?;
+        let keeps = options.detail == Detail::States || options.budget.is_some();
+        // TODO
+        let capacity = if keeps { Capacity::for_goroutines(0) } else { Capacity::NONE };
+        let (programs, maps) = KernelPrograms::load_with(capacity)?;
         let stream = EventStream::open(maps.events, maps.counts)?;
         let pid = tracee.process().pid();
+        let program = tracee.program();
+        let placements = verdicts.iter().filter_map(Verdict::placement).cloned().collect();
+        let kept = KeptStates::new(maps.kept);
+        let dial = Dial::new(pid, program.exe.clone(), entry(program), placements, kept);
         let mut session = Self {
             programs,
             stream,
             names: vec![TraceeNames::new(tracee.program().clone(), tracee.bias())],
             tracee: Some(tracee),
-            probes: None,
+            dial,
             verdicts,
             table: GoroutineTable::new(pid),
             started: now(),
@@ -175,11 +183,10 @@ impl Session {
             replaced: false,
             pending: Vec::new(),
             seeding: Seeding::rest(),
-            level: Level::of(options.detail),
             overhead: None,
             changes: Vec::new(),
         };
-        session.attach_probes()?;
+        session.attach_probes(Level::of(options.detail))?;
         session.started = now();
         if !starting {
             session.seeding = Seeding::begin(&mut session.table);
@@ -187,18 +194,15 @@ impl Session {
         Ok(session)
     }
 
-    fn attach_probes(&mut self) -> Result<(), SessionError> {
+    fn attach_probes(&mut self, level: Level) -> Result<(), SessionError> {
         let Some(tracee) = &self.tracee else { return Ok(()) };
-        let entry = entry(tracee.program());
-        let placements = self.verdicts.iter().filter_map(Verdict::placement);
-        let pid = tracee.process().pid();
-        let probes = self.programs.attach(pid, &tracee.program().exe, entry, placements)?;
+        self.dial.begin(&mut self.programs, &mut self.table, level)?;
         // A process is attached to by its PID: if it has exited meanwhile, they may be another's.
         if tracee.process().has_exited() {
-            self.programs.detach(probes)?;
+            let pid = tracee.process().pid();
+            self.dial.detach(&mut self.programs)?;
             return Err(AttachError::Exited { pid }.into());
         }
-        self.probes = Some(probes);
         Ok(())
     }
 
@@ -211,7 +215,7 @@ impl Session {
     /// How many probes are attached.
     #[must_use]
     pub fn probes(&self) -> usize {
-        self.probes.as_ref().map_or(0, Probes::count)
+        self.dial.probes()
     }
 
     /// What became of each probe.
@@ -247,7 +251,7 @@ impl Session {
     /// How much is told at present.
     #[must_use]
     pub fn level(&self) -> Level {
-        self.level
+        self.dial.level()
     }
 
     /// What tracing cost the target in the last period; `None` before the end of the first.
@@ -307,7 +311,9 @@ impl Session {
         let from = events.len();
         if self.pending.is_empty() {
             let Some(tracee) = &self.tracee else { return Ok(Progress::Ended(End::Exited)) };
-            self.seeding.advance(&mut self.table, || subject(tracee));
+            // What a slice of time shows grows old in the next gap.
+            let refresh = self.dial.level().states() != Quality::Exact;
+            self.seeding.advance(&mut self.table, refresh, || subject(tracee));
             let pid = tracee.process().pid();
             tokio::select! {
                 read = self.stream.next_batch(interval, events) => read?,
@@ -330,6 +336,11 @@ impl Session {
         }
         self.programs.flush_log();
         self.take_in(events, from);
+        self.dial.advance(&mut self.programs, &mut self.table, self.stream.released())?;
+        if self.pending.is_empty() && self.seeding.is_ready(self.stream.released()) {
+            // What the kernel has kept is newer than the snapshot; what it lacks was so before.
+            self.dial.read(&mut self.table)?;
+        }
         if self.pending.is_empty()
             && let Some(report) = self.seeding.merge(&mut self.table, self.stream.released())
         {
@@ -347,10 +358,8 @@ impl Session {
     /// If the kernel can no longer be read.
     pub fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), SessionError> {
         let ended = *self.ended.get_or_insert_with(now);
-        if let Some(probes) = self.probes.take() {
-            self.programs.detach(probes)?;
-        }
         let mut from = events.len();
+        self.dial.detach(&mut self.programs)?;
         events.append(&mut self.pending);
         self.stream.finish(events)?;
         // A loss is noticed later than it happens.
@@ -363,6 +372,7 @@ impl Session {
             events.append(&mut self.pending);
             self.take_in(events, from);
         }
+        self.dial.read(&mut self.table)?;
         Ok(())
     }
 
@@ -411,15 +421,16 @@ impl Session {
 
     /// The process has replaced its program: attach to the new one.
     fn follow_exec(&mut self) -> Result<(), SessionError> {
-        if let Some(probes) = self.probes.take() {
-            self.programs.detach(probes)?;
-        }
+        let level = self.dial.level();
+        self.dial.detach(&mut self.programs)?;
         let Some(old) = self.tracee.take() else { return Ok(()) };
         let tracee = Tracee::open(old.into_process())?;
         self.verdicts = verdicts(tracee.program())?;
         self.names.push(TraceeNames::new(tracee.program().clone(), tracee.bias()));
+        let placements = self.verdicts.iter().filter_map(Verdict::placement).cloned().collect();
+        self.dial.follow(tracee.program().exe.clone(), entry(tracee.program()), placements);
         self.tracee = Some(tracee);
-        self.attach_probes()?;
+        self.attach_probes(level)?;
         self.seeding = Seeding::begin(&mut self.table);
         Ok(())
     }
@@ -465,7 +476,12 @@ fn verdicts(program: &Program) -> Result<Vec<Verdict>, SessionError> {
 #[must_use]
 pub fn entry(program: &Program) -> gotracer_ebpf::Target {
     let Layout { g, m, .. } = program.layout.as_ref();
+    let together = |parent: u32| {
+        let at = |bytes| parent.checked_add(bytes);
+        (Some(g.gopc.offset), Some(g.startpc.offset)) == (at(8), at(24))
+    };
     gotracer_ebpf::Target {
+        birth_together: u32::from(g.parent_goid.is_some_and(|field| together(field.offset))),
         g_goid: g.goid.offset,
         g_parent_goid: g.parent_goid.map_or(gotracer_ebpf::NO_FIELD, |field| field.offset),
         g_gopc: g.gopc.offset,
@@ -476,5 +492,6 @@ pub fn entry(program: &Program) -> gotracer_ebpf::Target {
         g_m: g.m.offset,
         m_curg: m.curg.offset,
         coroutine_reason: program.wait_reasons.number("coroutine").map_or(0, u32::from),
+        ..Default::default()
     }
 }

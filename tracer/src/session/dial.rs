@@ -12,14 +12,11 @@ use gotracer_ebpf::{Control, MODE_EVENTS, MODE_LIFECYCLE, MODE_OFF, MODE_STATES,
 use super::SessionError;
 use crate::events::{Hits, KeptStates, StreamError, now};
 use crate::goroutines::{GoroutineTable, StatesFrom, Window};
-use crate::governor::Level;
+use crate::governor::{Level, round_seconds, slice_seconds};
 use crate::probes::catalogue::Event;
 use crate::probes::{AttachError, Attachment, KernelPrograms, Placement, Probes};
 use crate::units::{MonotonicNs, Pid};
 
-/// The shortest slice of time in which states are kept, and the shortest time from the begin of one to the next's.
-const SLICE: Duration = Duration::from_millis(20);
-const ROUND: Duration = Duration::from_secs(1);
 /// Records are read so often, or as seldom as it takes for reading to use a fiftieth of a CPU.
 const READ_EVERY: Duration = Duration::from_millis(100);
 const READING_SHARE: u32 = 50;
@@ -373,21 +370,5 @@ fn placements(all: &[Placement], lives: bool) -> impl Iterator<Item = &Placement
 
 /// How long a slice is, and how long it is from the begin of one to the next's.
 fn slice(permille: u16) -> (Duration, Duration) {
-    let within = ROUND * u32::from(permille) / 1000;
-    if within >= SLICE { (within, ROUND) } else { (SLICE, SLICE * 1000 / u32::from(permille.max(1))) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slice_is_long_enough_and_its_share_is_kept() {
-        for permille in [1, 3, 10, 20, 100, 500] {
-            let (within, round) = slice(permille);
-            assert!(within >= SLICE && round >= ROUND, "{permille}");
-            let share = within.as_secs_f64() / round.as_secs_f64();
-            assert!((share * 1000.0 - f64::from(permille)).abs() < 0.01, "{permille}: {share}");
-        }
-    }
+    (Duration::from_secs_f64(slice_seconds(permille)), Duration::from_secs_f64(round_seconds(permille)))
 }

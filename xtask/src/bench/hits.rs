@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use gotracer::probes::catalogue::Event;
 use gotracer::probes::{KernelPrograms, Placement, Probes};
 use gotracer::session;
+use gotracer_ebpf::{Control, MODE_EVENTS, MODE_LIFECYCLE, MODE_STATES};
 
 use super::bpftrace::Bpftrace;
 use super::reader::{Reader, Seen};
@@ -27,12 +28,28 @@ enum Kind {
     EmptyAtEntry,
     /// Ours, the one for this event, with its event read.
     One,
-    /// All of ours.
+    /// As [`Kind::One`], where the kernel keeps states.
+    OneKept,
+    /// Ours, for every event.
     All,
+    /// Ours, where the kernel keeps states.
+    States,
+    /// Ours for births and ends.
+    Lifecycle,
     Bpftrace,
 }
 
-const KINDS: [Kind; 6] = [Kind::Bare, Kind::Empty, Kind::EmptyAtEntry, Kind::One, Kind::All, Kind::Bpftrace];
+const KINDS: [Kind; 9] = [
+    Kind::Bare,
+    Kind::Empty,
+    Kind::EmptyAtEntry,
+    Kind::One,
+    Kind::OneKept,
+    Kind::All,
+    Kind::States,
+    Kind::Lifecycle,
+    Kind::Bpftrace,
+];
 
 /// What is measured.
 pub struct Figure {
@@ -79,6 +96,8 @@ struct Samples {
 pub struct Tracing {
     pub programs: KernelPrograms,
     pub reader: Reader,
+    /// Of the kernel's records; another for each run.
+    pub epoch: u32,
 }
 
 /// What is attached during one run.
@@ -134,12 +153,25 @@ fn attach(figure: &Figure, kind: Kind, subject: &Subject, tracing: &mut Tracing)
         Kind::Bpftrace => return Ok(Attached::Bpftrace(Bpftrace::attach(subject, figure.entry_of)?)),
         Kind::Empty => vec![Placement { program: "nothing", ..own.clone() }],
         Kind::EmptyAtEntry => vec![at_entry],
-        Kind::One => vec![own.clone()],
-        Kind::All => subject.probes().to_vec(),
+        Kind::One | Kind::OneKept => vec![own.clone()],
+        Kind::All | Kind::States => subject.probes().to_vec(),
+        Kind::Lifecycle => subject.probes().iter().filter(|p| is_of_lives(p.event)).cloned().collect(),
     };
     let program = subject.program();
-    let probes = tracing.programs.attach(subject.pid(), &program.exe, session::entry(program), &placements)?;
+    let mode = match kind {
+        Kind::OneKept | Kind::States => MODE_STATES,
+        Kind::Lifecycle => MODE_LIFECYCLE,
+        _ => MODE_EVENTS,
+    };
+    tracing.programs.know(subject.pid(), session::entry(program))?;
+    tracing.epoch += 1;
+    tracing.programs.want(subject.pid(), Control { mode, sample_shift: 0, epoch: tracing.epoch })?;
+    let probes = tracing.programs.attachment(subject.pid(), &program.exe, &placements)?.attach()?;
     Ok(Attached::Probes(probes))
+}
+
+fn is_of_lives(event: Event) -> bool {
+    matches!(event, Event::Created | Event::Exited)
 }
 
 fn detach(figure: &Figure, attached: Attached, ran: u64, tracing: &mut Tracing) -> Result<()> {
@@ -187,7 +219,7 @@ impl Measured {
         for Samples { kind, rounds, .. } in &self.kinds {
             let events = self.events_each(*kind);
             let over = self.over_bare(*kind);
-            let with_events = matches!(kind, Kind::One | Kind::All);
+            let with_events = matches!(kind, Kind::One | Kind::All | Kind::Lifecycle) && events > 0.0;
             let per_event = with_events.then(|| Spread::of(over.iter().map(|ns| ns / events))).flatten();
             let rate = rounds.iter().map(|s| s.seen.events() as f64 / s.took.ns * 1e9);
             let lost: u64 = rounds.iter().map(|sample| sample.seen.lost).sum();
@@ -217,7 +249,10 @@ impl Measured {
             Kind::Empty => format!("empty program where our {event} stands"),
             Kind::EmptyAtEntry => format!("empty program at the entry of {entry_of}"),
             Kind::One => format!("**ours, {event} alone**"),
-            Kind::All => format!("**ours, all four** ({events:.2} events)"),
+            Kind::OneKept => format!("**ours, {event} alone, kept in the kernel**"),
+            Kind::All => format!("**ours, --detail events** ({events:.2} events)"),
+            Kind::States => format!("**ours, --detail states** ({events:.2} events)"),
+            Kind::Lifecycle => format!("**ours, --detail lifecycle** ({events:.2} events)"),
             Kind::Bpftrace => format!("bpftrace, count() at the entry of {entry_of}"),
         }
     }
@@ -231,9 +266,14 @@ impl Measured {
         let of_empty = |name: &str, kind, events| {
             Goal::at_most(format!("{name}, of the empty probe"), self.ratio(kind, Kind::Empty, events), 1.6)
         };
+        let kept = |name: &str, kind, hits| {
+            Goal::at_most(format!("{name}, of the empty probe"), self.ratio(kind, Kind::Empty, hits), 1.25)
+        };
         let mut goals = vec![
             of_empty("a park with our probe for it", Kind::One, 1.0),
-            of_empty("an event of a park with all four of ours", Kind::All, events),
+            of_empty("an event of a park with --detail events", Kind::All, events),
+            kept("a park with our probe for it, kept in the kernel", Kind::OneKept, 1.0),
+            kept("a hit of a park with --detail states", Kind::States, events),
         ];
         if !self.of(Kind::Bpftrace).is_empty() {
             for (name, kind) in [("our probe for it", Kind::One), ("all four of ours", Kind::All)] {

@@ -31,7 +31,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use gotracer::probes::KernelPrograms;
+use gotracer::probes::{Capacity, KernelPrograms};
 
 use self::hits::Tracing;
 use self::reader::Reader;
@@ -61,6 +61,8 @@ pub struct Args {
 /// What can be measured alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum Section {
+    /// A park and a spawn under each kind of probe
+    Hits,
     /// `gotracer dump`
     Dump,
 }
@@ -85,7 +87,7 @@ struct Plan {
 
 impl Plan {
     fn of(args: &Args) -> Self {
-        let bpftrace = !args.no_bpftrace && args.only.is_none();
+        let bpftrace = !args.no_bpftrace && args.only != Some(Section::Dump);
         if args.quick {
             return Self {
                 bpftrace,
@@ -170,10 +172,18 @@ pub fn run(args: &Args) -> Result<()> {
     let mut text = report::environment(&versions)?;
     // First: what we start counts our own memory in its peak.
     let newest = versions.last().map_or("", String::as_str);
-    let dump = format!("\n### Dump, Go {newest}\n\n{}", dump::measure(newest, &plan)?);
+    let dump = || Ok::<_, anyhow::Error>(format!("\n### Dump, Go {newest}\n\n{}", dump::measure(newest, &plan)?));
     match args.only {
-        Some(Section::Dump) => text += &dump,
-        None => text += &(traced(&versions, &plan)? + &dump),
+        Some(Section::Dump) => text += &dump()?,
+        Some(Section::Hits) => {
+            for version in &versions {
+                text += &format!("\n### Go {version}\n\n{}", hits_of(version, &plan)?);
+            }
+        }
+        None => {
+            let dump = dump()?;
+            text += &(traced(&versions, &plan)? + &dump);
+        }
     }
     println!("{text}");
     if args.journal {
@@ -196,26 +206,40 @@ fn traced(versions: &[String], plan: &Plan) -> Result<String> {
     Ok(text)
 }
 
-/// All that is measured on a Go program of one version.
-fn of_version(version: &str, plan: &Plan) -> Result<String> {
-    let mut subject = Subject::start(version).with_context(|| format!("no program of Go {version} to measure"))?;
+/// What a hit costs, on a Go program of one version.
+fn hits_of(version: &str, plan: &Plan) -> Result<String> {
+    let mut subject = subject(version)?;
+    let (text, goals) = hits(version, &mut subject, plan)?;
+    Ok(text + &format!("\n{}", report::goals(&goals)))
+}
+
+fn subject(version: &str) -> Result<Subject> {
+    Subject::start(version).with_context(|| format!("no program of Go {version} to measure"))
+}
+
+fn hits(version: &str, subject: &mut Subject, plan: &Plan) -> Result<(String, Vec<Goal>)> {
     let mut text = String::new();
     for placement in subject.probes() {
         let (function, at, execution) = (placement.function, placement.into_function, placement.execution);
         text += &format!("- `{function}+{at}`: `{}`, {execution:?}\n", placement.instruction);
     }
     let mut goals = Vec::new();
-    {
-        let (programs, maps) = KernelPrograms::load()?;
-        let reader = Reader::start(maps, subject.pid())?;
-        let mut tracing = Tracing { programs, reader };
-        for figure in [&hits::PARK, &hits::SPAWN] {
-            say(format!("Go {version}: {}", figure.command()));
-            let measured = hits::measure(figure, &mut subject, &mut tracing, plan)?;
-            text += &format!("\n{}", measured.table());
-            goals.extend(measured.goals());
-        }
+    let (programs, maps) = KernelPrograms::load_with(Capacity::for_goroutines(0))?;
+    let reader = Reader::start(maps, subject.pid())?;
+    let mut tracing = Tracing { programs, reader, epoch: 0 };
+    for figure in [&hits::PARK, &hits::SPAWN] {
+        say(format!("Go {version}: {}", figure.command()));
+        let measured = hits::measure(figure, subject, &mut tracing, plan)?;
+        text += &format!("\n{}", measured.table());
+        goals.extend(measured.goals());
     }
+    Ok((text, goals))
+}
+
+/// All that is measured on a Go program of one version.
+fn of_version(version: &str, plan: &Plan) -> Result<String> {
+    let mut subject = subject(version)?;
+    let (mut text, mut goals) = hits(version, &mut subject, plan)?;
     say(format!("Go {version}: sustained rate"));
     let sustained = sustained::measure(&mut subject, plan)?;
     text += &format!("\n{}", sustained.table());

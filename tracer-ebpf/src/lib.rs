@@ -238,8 +238,12 @@ pub const HIT_RUNNING: u32 = 2;
 pub const HIT_EXITED: u32 = 3;
 /// Index in `HITS`: any probe, of what is not wanted at present.
 pub const HIT_UNWANTED: u32 = 4;
+/// Index in `HITS`: of [`HIT_CREATED`], those that [`is_sampled`] left out.
+pub const HIT_CREATED_LEFT_OUT: u32 = 5;
+/// Index in `HITS`: of [`HIT_EXITED`], those that [`is_sampled`] left out.
+pub const HIT_EXITED_LEFT_OUT: u32 = 6;
 /// How many counters of hits there are.
-pub const HITS: u32 = 5;
+pub const HITS: u32 = 7;
 
 /// Index in the per-CPU array `COUNTS`: events for which the perf buffer had no room.
 pub const COUNT_NO_SPACE: u32 = 0;

@@ -26,6 +26,10 @@ pub struct Hits {
     pub exited: u64,
     /// Of any, while it was not wanted.
     pub unwanted: u64,
+    /// Of [`Self::created`], those that are no events because they were left out of a sample.
+    pub created_left_out: u64,
+    /// Of [`Self::exited`], likewise.
+    pub exited_left_out: u64,
 }
 
 impl Hits {
@@ -38,6 +42,8 @@ impl Hits {
             running: self.running.saturating_sub(earlier.running),
             exited: self.exited.saturating_sub(earlier.exited),
             unwanted: self.unwanted.saturating_sub(earlier.unwanted),
+            created_left_out: self.created_left_out.saturating_sub(earlier.created_left_out),
+            exited_left_out: self.exited_left_out.saturating_sub(earlier.exited_left_out),
         }
     }
 }
@@ -172,6 +178,8 @@ impl KeptStates {
             running: of(wire::HIT_RUNNING)?,
             exited: of(wire::HIT_EXITED)?,
             unwanted: of(wire::HIT_UNWANTED)?,
+            created_left_out: of(wire::HIT_CREATED_LEFT_OUT)?,
+            exited_left_out: of(wire::HIT_EXITED_LEFT_OUT)?,
         })
     }
 

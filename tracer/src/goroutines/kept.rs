@@ -61,6 +61,19 @@ struct Taken {
     blocked_ns: u64,
 }
 
+/// From when on one goroutine in how many is among the events.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sampling {
+    from: MonotonicNs,
+    one_in: u32,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { from: MonotonicNs(0), one_in: 1 }
+    }
+}
+
 /// The epoch, by goroutine.
 #[derive(Debug, Default)]
 pub(super) struct Epoch(HashMap<Goid, Taken>);
@@ -79,6 +92,28 @@ impl GoroutineTable {
     /// From here on, this tells of states.
     pub fn take_states_from(&mut self, states: StatesFrom) {
         self.states = states;
+    }
+
+    /// From the moment `from` on, births and ends are events of one goroutine in `one_in` alone: each stands for so many at
+    /// its site. The others are to be told by [`Self::count_left_out`].
+    pub fn sample(&mut self, from: MonotonicNs, one_in: u32) {
+        // Of events still on their way, some are older than the last change, but for none older than the one before.
+        let before = self.sampling.1;
+        self.sampling = (before, Sampling { from, one_in: one_in.max(1) });
+    }
+
+    /// Births and ends that were no events, because their goroutines were left out of a sample.
+    pub fn count_left_out(&mut self, created: u64, exited: u64) {
+        self.totals.created += created;
+        self.totals.created_left_out += created;
+        self.totals.exited += exited;
+        self.totals.exited_left_out += exited;
+    }
+
+    /// How many more an event of a birth or end at `time` stands for.
+    pub(super) fn stands_for_more(&self, time: MonotonicNs) -> u64 {
+        let (before, last) = self.sampling;
+        u64::from(if time >= last.from { last.one_in } else { before.one_in }) - 1
     }
 
     /// A new epoch of the kernel's records begins: each starts from nothing.

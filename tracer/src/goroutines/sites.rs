@@ -65,6 +65,10 @@ pub struct Site {
     pub ended_unseen: u64,
     /// Goroutines that ended when the process replaced its program.
     pub ended_by_exec: u64,
+    /// Goroutines that were created beside those in [`Self::created`], as estimated from a sample.
+    pub created_estimated: u64,
+    /// Goroutines that ended beside those in [`Self::exited`], as estimated from a sample.
+    pub exited_estimated: u64,
     /// Live goroutines.
     pub live: LiveByState,
     /// Times that a goroutine of this site parked.
@@ -88,6 +92,8 @@ impl Site {
             exited: 0,
             ended_unseen: 0,
             ended_by_exec: 0,
+            created_estimated: 0,
+            exited_estimated: 0,
             live: LiveByState::default(),
             blocked_events: 0,
             blocked_ns: 0,

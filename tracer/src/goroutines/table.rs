@@ -1,7 +1,7 @@
 //! Events into the table, and the table's figures out.
 
 use super::index::{GoidIndex, Slot};
-use super::kept::{Epoch, StatesFrom};
+use super::kept::{Epoch, Sampling, StatesFrom};
 use super::merge::{Reading, Removed};
 use super::reasons::{ReasonStats, Reasons};
 use super::sites::{LiveByState, Site, SiteId, Sites};
@@ -36,7 +36,8 @@ impl Default for Limits {
 
 /// Counts over the whole life of a table, `execve`s included.
 ///
-/// Always: `created + first_seen == exited + ended_unseen + ended_by_exec + live`.
+/// Always: `created + first_seen == exited + ended_unseen + ended_by_exec + live`, not counting what was left out of a
+/// sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Goroutines seen at their creation.
@@ -59,6 +60,10 @@ pub struct Totals {
     pub before_exec: u64,
     /// Events and snapshot entries passed over because [`Limits::live`] was reached.
     pub refused: u64,
+    /// Of `created`, those that were counted alone: their goroutines were left out of a sample.
+    pub created_left_out: u64,
+    /// Of `exited`, likewise.
+    pub exited_left_out: u64,
 }
 
 /// The goroutines of one process. See the [module](super) for what its figures mean.
@@ -80,6 +85,8 @@ pub struct GoroutineTable {
     /// What tells of states.
     pub(super) states: StatesFrom,
     pub(super) epoch: Epoch,
+    /// The last but one, and the last.
+    pub(super) sampling: (Sampling, Sampling),
 }
 
 /// Which losses are not repaired yet.
@@ -120,6 +127,7 @@ impl GoroutineTable {
             removed: Removed::default(),
             states: StatesFrom::Events,
             epoch: Epoch::default(),
+            sampling: Default::default(),
         }
     }
 
@@ -176,6 +184,7 @@ impl GoroutineTable {
                 }
                 if let Transition::Created { parent, gopc, startpc } = transition {
                     let site = self.sites.intern(gopc, startpc);
+                    self.sites.at(site).created_estimated += self.stands_for_more(time);
                     let hot = Hot { last_event: time, ..Hot::new(goid, site, State::Runnable, time, 0) };
                     self.add(hot, Cold { parent, created: time, runnable_ns: 0 });
                     return;
@@ -215,6 +224,8 @@ impl GoroutineTable {
                     self.change(slot, State::Running, time, false);
                 }
                 self.remember_exit(goid);
+                let (site, more) = (self.slab.hot(slot).site, self.stands_for_more(time));
+                self.sites.at(site).exited_estimated += more;
                 self.end(slot, End::Exited, time, on_end);
             }
             Transition::Created { parent, gopc, startpc } => {

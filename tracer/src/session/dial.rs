@@ -60,6 +60,9 @@ pub(super) struct Dial {
     next_reading: Instant,
     /// Hits that are in the table's totals.
     counted: Hits,
+    /// Slices that have ended, and parks and runs a second in the last.
+    slices: u64,
+    transitions_in_slice: Option<f64>,
 }
 
 impl Group {
@@ -151,6 +154,8 @@ impl Dial {
             since: MonotonicNs(0),
             next_reading: Instant::now(),
             counted: Hits::default(),
+            slices: 0,
+            transitions_in_slice: None,
         }
     }
 
@@ -200,11 +205,6 @@ impl Dial {
         if level == self.level {
             return Ok(());
         }
-        let both_sliced = matches!((self.level, level), (Level::SlicedStates { .. }, Level::SlicedStates { .. }));
-        if both_sliced {
-            self.level = level;
-            return Ok(());
-        }
         self.settle(programs, table)?;
         if level == Level::Snapshots {
             self.lives.detach();
@@ -242,6 +242,7 @@ impl Dial {
             table.begin_epoch();
         }
         self.want(programs, mode, shift)?;
+        table.sample(self.since, 1 << shift);
         self.sliced_to = self.since;
         self.next_reading = Instant::now() + READ_EVERY;
         Ok(())
@@ -264,7 +265,7 @@ impl Dial {
     ) -> Result<(), SessionError> {
         self.lives.poll()?;
         let attached = self.transitions.poll()?;
-        if self.level == Level::States && Instant::now() >= self.next_reading && released >= self.since {
+        if Instant::now() >= self.next_reading && released >= self.since {
             self.read(table)?;
         }
         let Level::SlicedStates { permille } = self.level else { return Ok(()) };
@@ -305,15 +306,24 @@ impl Dial {
         self.transitions.detach();
         let reading = self.kept.read(self.pid, self.entry.generation, epoch)?;
         table.apply_kept(&reading, window);
+        let before = self.counted;
         self.count(table, window)?;
+        let Hits { blocked, running, .. } = self.counted.since(before);
+        self.transitions_in_slice = Some((blocked + running) as f64 * 1e9 / length as f64);
+        self.slices += 1;
         self.sliced_to = to;
         Ok(())
     }
 
     /// Reads the kernel's records into the table, where it keeps any all the time.
     pub(super) fn read(&mut self, table: &mut GoroutineTable) -> Result<(), StreamError> {
-        if self.level != Level::States {
-            return Ok(());
+        match self.level {
+            Level::States => {}
+            Level::SampledLifecycle { .. } => {
+                self.next_reading = Instant::now() + READ_EVERY;
+                return self.count(table, Window::Whole);
+            }
+            _ => return Ok(()),
         }
         let begin = Instant::now();
         let reading = self.kept.read(self.pid, self.entry.generation, self.control.epoch)?;
@@ -326,8 +336,9 @@ impl Dial {
     /// Brings the transitions that were no events into the totals.
     fn count(&mut self, table: &mut GoroutineTable, window: Window) -> Result<(), StreamError> {
         let hits = self.kept.hits()?;
-        let Hits { blocked, running, .. } = hits.since(self.counted);
+        let Hits { blocked, running, created_left_out, exited_left_out, .. } = hits.since(self.counted);
         table.count_transitions(blocked, running, window);
+        table.count_left_out(created_left_out, exited_left_out);
         self.counted = hits;
         Ok(())
     }
@@ -335,6 +346,16 @@ impl Dial {
     /// Hits since the programs were loaded.
     pub(super) fn hits(&self) -> Result<Hits, StreamError> {
         self.kept.hits()
+    }
+
+    /// How many slices have ended.
+    pub(super) fn slices(&self) -> u64 {
+        self.slices
+    }
+
+    /// Parks and runs a second in the last slice.
+    pub(super) fn transitions_in_slice(&self) -> Option<f64> {
+        self.transitions_in_slice
     }
 
     /// The last of what the present level tells.
@@ -349,6 +370,7 @@ impl Dial {
             (Level::SlicedStates { .. }, Slice::Attaching) => self.transitions.detach(),
             // Hits that were events are counted as such.
             (Level::Events, _) => self.counted = self.kept.hits()?,
+            (Level::SampledLifecycle { .. }, _) => self.count(table, Window::Whole)?,
             _ => {}
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! Follows the process through `execve`. Must not know how anything is printed.
 
 mod dial;
+mod meter;
 mod options;
 mod seed;
 
@@ -16,7 +17,7 @@ use crate::go_runtime::Layout;
 use crate::goroutines::{GoroutineTable, MergeReport};
 use crate::governor::{Change, Level, Overhead, Quality};
 use crate::probes::catalogue::PROBES;
-use crate::probes::{AttachError, Capacity, Detail, KernelPrograms, Verdict, place};
+use crate::probes::{AttachError, Capacity, Detail, KernelPrograms, Placement, Verdict, place};
 use crate::process::{Process, ProcessError};
 use crate::tracee::{Program, Tracee, TraceeError, TraceeNames};
 use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
@@ -24,6 +25,7 @@ use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
 pub use options::Options;
 
 use dial::Dial;
+use meter::Meter;
 use seed::{Seeding, Subject};
 
 /// Why a session cannot begin or go on.
@@ -111,8 +113,7 @@ pub struct Session {
     pending: Vec<Event>,
     /// How far we are with the goroutines that are older than the probes.
     seeding: Seeding,
-    overhead: Option<Overhead>,
-    changes: Vec<Change>,
+    meter: Meter,
 }
 
 impl Session {
@@ -166,7 +167,8 @@ impl Session {
         let stream = EventStream::open(maps.events, maps.counts)?;
         let pid = tracee.process().pid();
         let program = tracee.program();
-        let placements = verdicts.iter().filter_map(Verdict::placement).cloned().collect();
+        let placements: Vec<Placement> = verdicts.iter().filter_map(Verdict::placement).cloned().collect();
+        let meter = Meter::new(options, placements.clone());
         let kept = KeptStates::new(maps.kept);
         let dial = Dial::new(pid, program.exe.clone(), entry(program), placements, kept);
         let mut session = Self {
@@ -183,11 +185,11 @@ impl Session {
             replaced: false,
             pending: Vec::new(),
             seeding: Seeding::rest(),
-            overhead: None,
-            changes: Vec::new(),
+            meter,
         };
-        session.attach_probes(Level::of(options.detail))?;
+        session.attach_probes(Meter::first_level(options))?;
         session.started = now();
+        session.meter.calibrate();
         if !starting {
             session.seeding = Seeding::begin(&mut session.table);
         }
@@ -257,12 +259,18 @@ impl Session {
     /// What tracing cost the target in the last period; `None` before the end of the first.
     #[must_use]
     pub fn overhead(&self) -> Option<&Overhead> {
-        self.overhead.as_ref()
+        self.meter.overhead()
+    }
+
+    /// The share of the target's CPU time that tracing cost it in all periods so far; `None` before the end of the first.
+    #[must_use]
+    pub fn mean_overhead(&self) -> Option<f64> {
+        self.meter.mean()
     }
 
     /// The changes of level since this was last asked.
     pub fn take_changes(&mut self) -> Vec<Change> {
-        std::mem::take(&mut self.changes)
+        self.meter.take_changes()
     }
 
     /// Whether the goroutines that are older than the probes are in the table: a moment after attaching they are.
@@ -337,7 +345,11 @@ impl Session {
         self.programs.flush_log();
         self.take_in(events, from);
         self.dial.advance(&mut self.programs, &mut self.table, self.stream.released())?;
+        if let Some(tracee) = &self.tracee {
+            self.meter.advance(tracee.process(), &mut self.dial, &mut self.programs, &mut self.table)?;
+        }
         if self.pending.is_empty() && self.seeding.is_ready(self.stream.released()) {
+            self.meter.see_newest(self.seeding.newest());
             // What the kernel has kept is newer than the snapshot; what it lacks was so before.
             self.dial.read(&mut self.table)?;
         }
@@ -427,7 +439,8 @@ impl Session {
         let tracee = Tracee::open(old.into_process())?;
         self.verdicts = verdicts(tracee.program())?;
         self.names.push(TraceeNames::new(tracee.program().clone(), tracee.bias()));
-        let placements = self.verdicts.iter().filter_map(Verdict::placement).cloned().collect();
+        let placements: Vec<Placement> = self.verdicts.iter().filter_map(Verdict::placement).cloned().collect();
+        self.meter.follow(placements.clone());
         self.dial.follow(tracee.program().exe.clone(), entry(tracee.program()), placements);
         self.tracee = Some(tracee);
         self.attach_probes(level)?;

@@ -9,8 +9,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::{Failure, parse_duration, sink};
+use crate::events::now;
 use crate::goroutines::MergeReport;
-use crate::governor::{Budget, Quality};
+use crate::governor::{Budget, Overhead, Quality};
 use crate::output::{EventName, Filter, json, summary, text};
 use crate::probes::Detail;
 use crate::session::{Options, Progress, Session};
@@ -25,7 +26,7 @@ pub(super) struct LiveArguments {
     /// Print one JSON object a line, the summary last
     #[arg(long)]
     json: bool,
-    /// Print only these events: created, blocked, running, exited, exec
+    /// Print only these events: created, blocked, running, exited, exec, overhead
     #[arg(long, value_name = "EVENTS", value_delimiter = ',')]
     only: Vec<EventName>,
     /// Print only the events of this goroutine
@@ -110,6 +111,7 @@ pub(super) async fn follow<T>(
     announce(&session);
     let begun = begin()?;
 
+    let mut status = Status { told: Instant::now(), shown: None };
     let mut events = Vec::new();
     while ended.is_none() {
         events.clear();
@@ -132,6 +134,7 @@ pub(super) async fn follow<T>(
             }
         }
         print(&mut out, &events, &mut session, &filter, arguments.json, style)?;
+        status.tell(&mut out, &mut session, &filter, arguments.json, style)?;
     }
     events.clear();
     session.finish(&mut events)?;
@@ -147,6 +150,48 @@ pub(super) async fn follow<T>(
         summary.write(&mut stderr)?;
     }
     Ok(begun)
+}
+
+/// What is said beside the events: changes of detail as they come, and what tracing costs.
+struct Status {
+    /// When the price was last told on stderr.
+    told: Instant,
+    /// The price that was last written to the output.
+    shown: Option<Overhead>,
+}
+
+impl Status {
+    /// Text has the price on stderr so often.
+    const EVERY: Duration = Duration::from_secs(10);
+
+    fn tell(
+        &mut self,
+        mut out: &mut dyn Write,
+        session: &mut Session,
+        filter: &Filter,
+        as_json: bool,
+        style: text::Style,
+    ) -> std::io::Result<()> {
+        // A change qualifies all that follows: it is told whatever was asked for.
+        for change in session.take_changes() {
+            if as_json {
+                json::change(&mut out, &change)?;
+            } else {
+                text::change(&mut out, &change, style)?;
+            }
+            out.flush()?;
+        }
+        let Some(overhead) = session.overhead() else { return Ok(()) };
+        if as_json && filter.wants_name(EventName::Overhead) && self.shown.as_ref() != Some(overhead) {
+            json::overhead(&mut out, now(), overhead)?;
+            self.shown = Some(overhead.clone());
+        }
+        if !as_json && self.told.elapsed() >= Self::EVERY {
+            eprintln!("{}", text::overhead(overhead));
+            self.told = Instant::now();
+        }
+        Ok(())
+    }
 }
 
 fn print(

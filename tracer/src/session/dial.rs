@@ -60,6 +60,9 @@ pub(super) struct Dial {
     next_reading: Instant,
     /// Hits that are in the table's totals.
     counted: Hits,
+    /// Levels that held, and for how many nanoseconds before the present one began.
+    held: Vec<(Level, u64)>,
+    level_since: MonotonicNs,
     /// Slices that have ended, and parks and runs a second in the last.
     slices: u64,
     transitions_in_slice: Option<f64>,
@@ -154,6 +157,8 @@ impl Dial {
             since: MonotonicNs(0),
             next_reading: Instant::now(),
             counted: Hits::default(),
+            held: Vec::new(),
+            level_since: MonotonicNs(0),
             slices: 0,
             transitions_in_slice: None,
         }
@@ -162,6 +167,16 @@ impl Dial {
     /// The level that holds.
     pub(super) fn level(&self) -> Level {
         self.level
+    }
+
+    fn levels_ns(&self, until: MonotonicNs) -> Vec<(Level, u64)> {
+        let now = |level| if level == self.level { until.since(self.level_since) } else { 0 };
+        self.held.iter().map(|&(level, ns)| (level, ns + now(level))).collect()
+    }
+
+    /// For how many seconds each level has held.
+    pub(super) fn levels(&self, until: MonotonicNs) -> Vec<(Level, f64)> {
+        self.levels_ns(until).into_iter().map(|(level, ns)| (level, ns as f64 / 1e9)).collect()
     }
 
     /// How many probes are attached.
@@ -235,6 +250,11 @@ impl Dial {
             Level::SampledLifecycle { of } => (MODE_LIFECYCLE, StatesFrom::Snapshots, of.0.trailing_zeros() as u8),
             Level::Snapshots => (MODE_OFF, StatesFrom::Snapshots, 0),
         };
+        self.held = self.levels_ns(now());
+        self.level_since = now();
+        if !self.held.iter().any(|(held, _)| *held == level) {
+            self.held.push((level, 0));
+        }
         self.level = level;
         self.slice = Slice::Between(Instant::now());
         table.take_states_from(states);

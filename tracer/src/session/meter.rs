@@ -77,23 +77,36 @@ impl Meter {
         }
     }
 
-    /// The level to begin at: with a budget, one that is never dear, until it is known what a hit costs.
-    pub(super) fn first_level(options: Options) -> Level {
-        let most = Level::of(options.detail);
-        if options.budget.is_some() { Level::Lifecycle.min(most) } else { most }
+    /// The level to begin at. With a budget it is found out here what a hit costs, which takes a tenth of a second;
+    /// without, on a thread of its own from [`Self::calibrate`] on.
+    pub(super) fn first_level(&mut self) -> Level {
+        let most = Level::of(self.options.detail);
+        let Some(budget) = self.options.budget else { return most };
+        match *COST.get_or_init(measure) {
+            Some(cost) => {
+                let costs = hit_costs(&cost, &self.placements);
+                let governor = Governor::new(budget, costs, most);
+                let level = governor.level();
+                (self.costs, self.governor) = (Some(costs), Some(governor));
+                level
+            }
+            None => {
+                log::warn!("without knowing what a probe costs, no budget can be kept: detail is lifecycle at most");
+                Level::Lifecycle.min(most)
+            }
+        }
     }
 
     /// Begins to find out what a hit costs, unless that is known.
     pub(super) fn calibrate(&mut self) {
-        let (send, receive) = sync_channel(1);
-        if let Some(cost) = COST.get() {
-            let _ = send.send(*cost);
-        } else {
-            std::thread::spawn(move || {
-                let measured = measure();
-                let _ = send.send(*COST.get_or_init(|| measured));
-            });
+        if self.costs.is_some() {
+            return;
         }
+        let (send, receive) = sync_channel(1);
+        std::thread::spawn(move || {
+            // Whoever waited may have gone.
+            let _ = send.send(*COST.get_or_init(measure));
+        });
         self.calibrating = Some(receive);
     }
 
@@ -136,7 +149,7 @@ impl Meter {
         programs: &mut KernelPrograms,
         table: &mut GoroutineTable,
     ) -> Result<(), SessionError> {
-        self.poll(dial, programs, table)?;
+        self.poll();
         let Some(costs) = self.costs else { return Ok(()) };
         if Instant::now() < self.next_glance {
             return Ok(());
@@ -168,8 +181,9 @@ impl Meter {
             return Ok(());
         }
         self.begun = Some(mark);
-        let (overhead, ns) = overhead(&costs, level, &period);
-        self.total = (self.total.0 + ns, self.total.1 + period.cpu_seconds * 1e9);
+        let overhead = overhead(&costs, level, &period);
+        self.total.0 += overhead.ns_per_second() * period.seconds;
+        self.total.1 += period.cpu_seconds * 1e9;
         self.overhead = Some(overhead);
         if let Some(governor) = &mut self.governor
             && let Some((to, why)) = governor.step(&period)
@@ -182,38 +196,20 @@ impl Meter {
         Ok(())
     }
 
-    /// Takes note of what a hit costs, once that is known; from then on there is something to govern by.
-    fn poll(
-        &mut self,
-        dial: &mut Dial,
-        programs: &mut KernelPrograms,
-        table: &mut GoroutineTable,
-    ) -> Result<(), SessionError> {
-        let Some(calibrating) = &self.calibrating else { return Ok(()) };
+    /// Takes note of what a hit costs, once that is known.
+    fn poll(&mut self) {
+        let Some(calibrating) = &self.calibrating else { return };
         match calibrating.try_recv() {
-            Ok(Some(cost)) => {
-                let costs = hit_costs(&cost, &self.placements);
-                self.costs = Some(costs);
-                if let Some(budget) = self.options.budget {
-                    let governor = Governor::new(budget, costs, Level::of(self.options.detail));
-                    let (from, to) = (dial.level(), governor.level());
-                    dial.turn(programs, table, to)?;
-                    log::info!("tracing begins with {to}; it began with {from}");
-                    self.governor = Some(governor);
-                }
-            }
-            Ok(None) | Err(TryRecvError::Disconnected) => {
-                log::warn!("what a probe costs could not be measured: no price is shown, and detail stays as it is");
-            }
-            Err(TryRecvError::Empty) => return Ok(()),
+            Ok(cost) => self.costs = cost.map(|cost| hit_costs(&cost, &self.placements)),
+            Err(TryRecvError::Empty) => return,
+            Err(TryRecvError::Disconnected) => {}
         }
         self.calibrating = None;
-        Ok(())
     }
 }
 
-/// The price of a period, and its nanoseconds.
-fn overhead(costs: &HitCosts, level: Level, period: &Period) -> (Overhead, f64) {
+/// The price of a period.
+fn overhead(costs: &HitCosts, level: Level, period: &Period) -> Overhead {
     let seconds = period.seconds.max(1e-3);
     let Hits { created, blocked, running, exited, .. } = period.hits;
     let kinds = [Event::Created, Event::Blocked, Event::Running, Event::Exited];
@@ -225,19 +221,18 @@ fn overhead(costs: &HitCosts, level: Level, period: &Period) -> (Overhead, f64) 
         .map(|((event, hits), ns)| ProbeRate {
             event,
             hits_per_second: hits as f64 / seconds,
-            ns_per_hit: if hits == 0 { 0.0 } else { ns / hits as f64 },
+            ns_per_second: ns / seconds,
         })
         .collect();
     let ns: f64 = ns.iter().sum();
     let share = |of: f64| if of > 0.0 { ns / 1e9 / of } else { 0.0 };
     let host_cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-    let overhead = Overhead {
+    Overhead {
         of_target: share(period.cpu_seconds),
         of_host: share(seconds * host_cpus),
         target_cpus: period.cpu_seconds / seconds,
         probes,
-    };
-    (overhead, ns)
+    }
 }
 
 /// What hits cost where the probes stand.
@@ -265,7 +260,13 @@ fn hit_costs(cost: &Cost, placements: &[Placement]) -> HitCosts {
 }
 
 /// Measures on kernel programs of its own: no event of it is among the session's.
+///
+/// On a thread of its own, for it needs a runtime, which cannot be in another.
 fn measure() -> Option<Cost> {
+    std::thread::spawn(measure_here).join().ok().flatten()
+}
+
+fn measure_here() -> Option<Cost> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
     let _entered = runtime.enter();
     let measured = || -> Result<Cost, Box<dyn std::error::Error>> {

@@ -168,7 +168,8 @@ impl Session {
         let pid = tracee.process().pid();
         let program = tracee.program();
         let placements: Vec<Placement> = verdicts.iter().filter_map(Verdict::placement).cloned().collect();
-        let meter = Meter::new(options, placements.clone());
+        let mut meter = Meter::new(options, placements.clone());
+        let level = meter.first_level();
         let kept = KeptStates::new(maps.kept);
         let dial = Dial::new(pid, program.exe.clone(), entry(program), placements, kept);
         let mut session = Self {
@@ -187,7 +188,7 @@ impl Session {
             seeding: Seeding::rest(),
             meter,
         };
-        session.attach_probes(Meter::first_level(options))?;
+        session.attach_probes(level)?;
         session.started = now();
         session.meter.calibrate();
         if !starting {
@@ -254,6 +255,21 @@ impl Session {
     #[must_use]
     pub fn level(&self) -> Level {
         self.dial.level()
+    }
+
+    /// For how many seconds each level held, in the order in which they were first taken.
+    #[must_use]
+    pub fn levels(&self) -> Vec<(Level, f64)> {
+        self.dial.levels(self.ended.unwrap_or_else(now))
+    }
+
+    /// What the figures of births and ends, and those of states, parks and blocked time are worth: the least that they
+    /// were worth at any time.
+    #[must_use]
+    pub fn quality(&self) -> (Quality, Quality) {
+        let levels = self.levels();
+        let worst = |of: fn(Level) -> Quality| levels.iter().map(|(level, _)| of(*level)).max();
+        (worst(Level::lives).unwrap_or(Quality::Exact), worst(Level::states).unwrap_or(Quality::Exact))
     }
 
     /// What tracing cost the target in the last period; `None` before the end of the first.

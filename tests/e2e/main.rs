@@ -5,6 +5,7 @@
 
 mod attach;
 mod check;
+mod detail;
 mod dump;
 mod exec;
 mod executables;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         matrix::trials(),
         lifecycle::trials(),
         attach::trials(),
+        detail::trials(),
         exec::trials(),
         dump::trials(),
         executables::trials(),

@@ -60,6 +60,7 @@ impl Simulation {
             blocked: count(load.transitions / 2.0 * share),
             running: count(load.transitions / 2.0 * share),
             unwanted: unwanted as u64,
+            ..Hits::default()
         };
         let ns: f64 = COSTS.of_hits(level, &hits).iter().sum();
         let period = Period {

@@ -1,4 +1,4 @@
-// Command surge is a load that rises: first a value is handed to and fro a hundred times a second, then as often as it
+// Command surge is a load that rises: first a value is handed to and fro twenty times a second, then as often as it
 // goes, while goroutines come and go at the same slow pace throughout.
 package main
 
@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	quiet = 10 * time.Millisecond
+	quiet = 50 * time.Millisecond
 	// Goroutines that stay, blocked on a channel for ever.
 	staying = 50
 )

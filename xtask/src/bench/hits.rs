@@ -12,7 +12,7 @@ use gotracer::probes::{KernelPrograms, Placement, Probes};
 use gotracer::session;
 use gotracer_ebpf::{Control, MODE_EVENTS, MODE_LIFECYCLE, MODE_STATES};
 
-use super::bpftrace::Bpftrace;
+use super::bpftrace::{Bpftrace, GMON, XGOTOP_GOROUTINES};
 use super::reader::{Reader, Seen};
 use super::stats::{Spread, shown};
 use super::subject::{Subject, Took};
@@ -37,9 +37,12 @@ enum Kind {
     /// Ours for births and ends.
     Lifecycle,
     Bpftrace,
+    /// What others probe, by bpftrace.
+    Xgotop,
+    Gmon,
 }
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 11] = [
     Kind::Bare,
     Kind::Empty,
     Kind::EmptyAtEntry,
@@ -49,7 +52,15 @@ const KINDS: [Kind; 9] = [
     Kind::States,
     Kind::Lifecycle,
     Kind::Bpftrace,
+    Kind::Xgotop,
+    Kind::Gmon,
 ];
+
+impl Kind {
+    fn is_bpftrace(self) -> bool {
+        matches!(self, Self::Bpftrace | Self::Xgotop | Self::Gmon)
+    }
+}
 
 /// What is measured.
 pub struct Figure {
@@ -62,6 +73,9 @@ pub struct Figure {
 }
 
 pub const PARK: Figure = Figure { command: "park", unit: "park", event: Event::Blocked, entry_of: "runtime.gopark" };
+/// A goroutine that yields to another: it does not park, so that only runs are seen.
+pub const SWITCH: Figure =
+    Figure { command: "switch", unit: "switch", event: Event::Running, entry_of: "runtime.execute" };
 pub const SPAWN: Figure =
     Figure { command: "spawn", unit: "spawn", event: Event::Created, entry_of: "runtime.newproc1" };
 
@@ -104,7 +118,8 @@ pub struct Tracing {
 enum Attached {
     Nothing,
     Probes(Probes),
-    Bpftrace(Bpftrace),
+    /// And whether it counts each of what the subject does.
+    Bpftrace(Bpftrace, bool),
 }
 
 /// The figures of all kinds.
@@ -115,7 +130,7 @@ pub struct Measured {
 
 /// Measures in rounds.
 pub fn measure(figure: &'static Figure, subject: &mut Subject, tracing: &mut Tracing, plan: &Plan) -> Result<Measured> {
-    let kinds = KINDS.into_iter().filter(|kind| plan.bpftrace || *kind != Kind::Bpftrace);
+    let kinds = KINDS.into_iter().filter(|kind| plan.bpftrace || !kind.is_bpftrace());
     let mut kinds: Vec<Samples> = kinds.map(|kind| Samples { kind, argument: None, rounds: Vec::new() }).collect();
     for _ in 0..plan.rounds {
         for samples in &mut kinds {
@@ -150,7 +165,17 @@ fn attach(figure: &Figure, kind: Kind, subject: &Subject, tracing: &mut Tracing)
     let at_entry = subject.at_entry(figure.event, figure.entry_of)?;
     let placements: Vec<Placement> = match kind {
         Kind::Bare => return Ok(Attached::Nothing),
-        Kind::Bpftrace => return Ok(Attached::Bpftrace(Bpftrace::attach(subject, figure.entry_of)?)),
+        Kind::Bpftrace | Kind::Xgotop | Kind::Gmon => {
+            let functions = match kind {
+                Kind::Xgotop => XGOTOP_GOROUTINES,
+                Kind::Gmon => GMON,
+                _ => &[figure.entry_of],
+            };
+            let bpftrace = Bpftrace::attach(subject.pid(), subject.path(), subject.program(), functions)?;
+            // Others may have a function that this load does not call.
+            let counts_all = kind == Kind::Bpftrace;
+            return Ok(Attached::Bpftrace(bpftrace, counts_all));
+        }
         Kind::Empty => vec![Placement { program: "nothing", ..own.clone() }],
         Kind::EmptyAtEntry => vec![at_entry],
         Kind::One | Kind::OneKept => vec![own.clone()],
@@ -178,9 +203,9 @@ fn detach(figure: &Figure, attached: Attached, ran: u64, tracing: &mut Tracing) 
     match attached {
         Attached::Nothing => {}
         Attached::Probes(probes) => tracing.programs.detach(probes)?,
-        Attached::Bpftrace(bpftrace) => {
+        Attached::Bpftrace(bpftrace, counts_all) => {
             let counted = bpftrace.stop()?;
-            if counted < ran {
+            if counts_all && counted < ran {
                 bail!("bpftrace counted {counted} calls of {} where at least {ran} were made", figure.entry_of);
             }
         }
@@ -254,6 +279,8 @@ impl Measured {
             Kind::States => format!("**ours, --detail states** ({events:.2} events)"),
             Kind::Lifecycle => format!("**ours, --detail lifecycle** ({events:.2} events)"),
             Kind::Bpftrace => format!("bpftrace, count() at the entry of {entry_of}"),
+            Kind::Xgotop => "bpftrace, count() where xgotop's goroutine probes are".to_owned(),
+            Kind::Gmon => "bpftrace, count() where gmon's probes are".to_owned(),
         }
     }
 

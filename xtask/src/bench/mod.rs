@@ -5,6 +5,7 @@
 //! - [`hits`]: a park and a spawn under each kind of probe, in rounds; [`bpftrace`] is one of them;
 //! - [`sustained`]: events per second without loss, and the collector's CPU time;
 //! - [`collector`], [`memory`]: the table in this process, without a kernel;
+//! - [`server`]: a net/http server under load from wrk, at each level of detail;
 //! - [`attach_time`]: attaching and detaching;
 //! - [`dump`]: reading all goroutines from outside; [`delve`] is a baseline, [`child`] the measured run of a program;
 //! - [`report`] puts it in Markdown.
@@ -22,6 +23,7 @@ mod hits;
 mod memory;
 mod reader;
 mod report;
+mod server;
 mod stats;
 mod subject;
 mod sustained;
@@ -61,8 +63,10 @@ pub struct Args {
 /// What can be measured alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum Section {
-    /// A park and a spawn under each kind of probe
+    /// A park, a spawn and a switch under each kind of probe
     Hits,
+    /// A net/http server under load, at each level of detail
+    Server,
     /// `gotracer dump`
     Dump,
 }
@@ -79,6 +83,10 @@ struct Plan {
     attaches: usize,
     collector_rounds: usize,
     collector_events: usize,
+    /// Rounds of [`server`]; seconds that each of its loads goes on before it is measured, and while.
+    servings: usize,
+    warm_up: u64,
+    serving: u64,
     /// Rounds of [`dump`]; those of the ping-pong while there is dumped, and the time of one run in them.
     dumps: usize,
     games: usize,
@@ -98,6 +106,9 @@ impl Plan {
                 attaches: 1,
                 collector_rounds: 1,
                 collector_events: 500_000,
+                servings: 1,
+                warm_up: 3,
+                serving: 3,
                 dumps: 2,
                 games: 2,
                 game: Duration::from_millis(500),
@@ -112,6 +123,10 @@ impl Plan {
             attaches: 5,
             collector_rounds: 5,
             collector_events: 2_000_000,
+            servings: 5,
+            // A governor takes some periods to find its level.
+            warm_up: 12,
+            serving: 10,
             dumps: 9,
             games: 9,
             game: Duration::from_secs(1),
@@ -180,9 +195,10 @@ pub fn run(args: &Args) -> Result<()> {
                 text += &format!("\n### Go {version}\n\n{}", hits_of(version, &plan)?);
             }
         }
+        Some(Section::Server) => text += &server::measure(newest, &plan)?,
         None => {
             let dump = dump()?;
-            text += &(traced(&versions, &plan)? + &dump);
+            text += &(traced(&versions, &plan)? + &dump + &server::measure(newest, &plan)?);
         }
     }
     println!("{text}");
@@ -227,7 +243,7 @@ fn hits(version: &str, subject: &mut Subject, plan: &Plan) -> Result<(String, Ve
     let (programs, maps) = KernelPrograms::load_with(Capacity::for_goroutines(0))?;
     let reader = Reader::start(maps, subject.pid())?;
     let mut tracing = Tracing { programs, reader, epoch: 0 };
-    for figure in [&hits::PARK, &hits::SPAWN] {
+    for figure in [&hits::PARK, &hits::SPAWN, &hits::SWITCH] {
         say(format!("Go {version}: {}", figure.command()));
         let measured = hits::measure(figure, subject, &mut tracing, plan)?;
         text += &format!("\n{}", measured.table());

@@ -5,6 +5,7 @@
 
 mod attach;
 mod check;
+mod detail;
 mod dump;
 mod dump_watched;
 mod exec;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         matrix::trials(),
         lifecycle::trials(),
         attach::trials(),
+        detail::trials(),
         exec::trials(),
         dump::trials(),
         dump_watched::trials(),

@@ -57,12 +57,16 @@ fn run(path: &Path) -> Result<Refusal> {
 }
 
 fn usage() -> Result<()> {
-    let wrong: [&[&str]; 6] = [
+    let wrong: [&[&str]; 10] = [
         &[],
         &["trace"],
         &["trace", "--pid", "many"],
         &["trace", "--pid", "1", "--for", "soon"],
         &["trace", "--pid", "1", "--only", "everything"],
+        &["trace", "--pid", "1", "--detail", "all"],
+        &["trace", "--pid", "1", "--max-overhead", "0"],
+        &["trace", "--pid", "1", "--max-overhead", "200%"],
+        &["trace", "--pid", "1", "--max-overhead", "little"],
         &["no-such-command"],
     ];
     for args in wrong {

@@ -66,6 +66,17 @@ impl Gotracer {
         Trace::parse(lines, said)
     }
 
+    /// Ctrl-C, where it prints to a file (`--output`).
+    ///
+    /// # Errors
+    /// When it does not end well.
+    pub fn stop_with_file(mut self) -> Result<()> {
+        self.running.signal(libc::SIGINT)?;
+        let status = self.running.await_exit()?;
+        ensure!(status.success(), "gotracer ended with {status}:\n{}", self.running.stderr.to_end()?.join("\n"));
+        Ok(())
+    }
+
     /// Runs gotracer to its end, where it is not to trace.
     ///
     /// # Errors

@@ -1,15 +1,17 @@
 //! The wire between the kernel programs and `gotracer`: fixed, versioned layouts, no dependency, no_std.
 //!
-//! Down goes a [`Target`] for each traced process: where its Go version keeps the few fields the programs read.
-//! Up come events: an [`Event`] header, for [`EVENT_CREATED`] followed by the rest of [`Created`]. What could not be
-//! sent is counted per CPU under one of the `COUNT_*` indices.
+//! Down goes a [`Target`] for each traced process: where its Go version keeps the few fields the programs read, and how
+//! much is wanted ([`Control`]). Up come events: an [`Event`] header, for [`EVENT_CREATED`] followed by the rest of
+//! [`Created`]. In [`MODE_STATES`], what happens between a goroutine's birth and end is kept in its [`Record`] and in
+//! the [`Blocks`] of its site and of its wait reasons, to be read when somebody wants to. What could not be sent or kept
+//! is counted per CPU under one of the `COUNT_*` indices, and every hit of a probe under one of the `HIT_*`.
 //!
 //! Kernel and user space are always of one build (the object is compiled into the binary), so the version is there to
 //! catch a mistake, not to negotiate: [`Event::version`] is [`WIRE_VERSION`] or the event is refused.
 #![no_std]
 
 /// Changes whenever the meaning or layout of anything in this file does.
-pub const WIRE_VERSION: u16 = 1;
+pub const WIRE_VERSION: u16 = 2;
 
 /// [`Target`] offset of a field that this Go version does not have.
 pub const NO_FIELD: u32 = u32::MAX;
@@ -23,6 +25,12 @@ pub const ARCH_ARM64: u32 = 2;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Target {
+    /// What is wanted at present: a packed [`Control`]. One word, so that it changes at once.
+    pub control: u64,
+    /// The process; 0 in an entry that is not used.
+    pub tgid: u32,
+    /// One more with each `execve`: tells the sites of one program from the next one's.
+    pub generation: u32,
     /// `g.goid`.
     pub g_goid: u32,
     /// `g.parentGoid`, or [`NO_FIELD`] before Go 1.21: then the parent is found as `g.m.curg.goid`.
@@ -41,6 +49,52 @@ pub struct Target {
     pub m_curg: u32,
     /// The number of `waitReasonCoroutine` in this Go version; 0 before Go 1.23, which has no coroutines.
     pub coroutine_reason: u32,
+    /// 1 if gopc, ancestors and startpc follow parentGoid, each of eight bytes, so that one read gets them all.
+    pub birth_together: u32,
+}
+
+/// Nothing is wanted.
+pub const MODE_OFF: u8 = 0;
+/// Every transition is an event.
+pub const MODE_EVENTS: u8 = 1;
+/// Births and ends are events; other transitions change the goroutine's [`Record`].
+pub const MODE_STATES: u8 = 2;
+/// Births and ends are events; other transitions are passed over.
+pub const MODE_LIFECYCLE: u8 = 3;
+
+/// What the programs are to do for one process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// One of the `MODE_*`.
+    pub mode: u8,
+    /// Births and ends become events for one goroutine in 2 to this power, see [`is_sampled`].
+    pub sample_shift: u8,
+    /// Records of another epoch are void.
+    pub epoch: u32,
+}
+
+impl Control {
+    /// As [`Target::control`] holds it.
+    #[must_use]
+    pub const fn pack(self) -> u64 {
+        self.mode as u64 | (self.sample_shift as u64) << 8 | (self.epoch as u64) << 32
+    }
+
+    /// From [`Target::control`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn unpack(word: u64) -> Self {
+        Self { mode: word as u8, sample_shift: (word >> 8) as u8, epoch: (word >> 32) as u32 }
+    }
+}
+
+/// Whether the events of this goroutine are wanted: by a hash of its id, so that a whole life is in or out, and so that
+/// who is in at one shift is in at every smaller one.
+#[must_use]
+#[inline(always)]
+pub const fn is_sampled(goid: u64, shift: u8) -> bool {
+    // 2^64 / golden ratio: neighbouring ids are spread evenly over the high bits.
+    shift == 0 || goid.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - (shift & 31) as u32) == 0
 }
 
 /// Head of every event; the whole of all but [`EVENT_CREATED`].
@@ -86,11 +140,120 @@ pub struct Created {
     pub startpc: u64,
 }
 
+/// Key of the map `RECORDS`. The g and not the goid: g structs are reused and never freed, so there are as many records
+/// as there ever were goroutines at a time, and none has to be removed while the target runs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RecordKey {
+    /// The address of the g.
+    pub g: u64,
+    /// The process.
+    pub tgid: u32,
+    /// 0.
+    pub padding: u32,
+}
+
+/// What a goroutine did since the epoch began: one cache line.
+///
+/// A goroutine is on one thread at a time, so its record has one writer at a time. A reader that finds
+/// [`Self::begin`] and [`Self::end`] equal has read what one writer left: the kernel copies values upwards, and a
+/// writer changes `begin` first and `end` last.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Changed before anything else is.
+    pub begin: u32,
+    /// The [`Control::epoch`] in which it was begun.
+    pub epoch: u32,
+    /// Whose record this is; 0 when that goroutine has ended.
+    pub goid: u64,
+    /// When it came into [`Self::state`].
+    pub since_ns: u64,
+    /// When it first parked or ran in this epoch; 0 if it has not.
+    pub first_ns: u64,
+    /// Nanoseconds of the blocks that began and ended in this epoch.
+    pub blocked_ns: u64,
+    /// The longest of them.
+    pub longest_ns: u64,
+    /// How often it parked.
+    pub parks: u64,
+    /// Index of its creation site in `SITE_BLOCKS`; 0 for none.
+    pub site: u16,
+    /// One of the `STATE_*`, with [`FIRST_RAN`] if the first thing it did in this epoch was to run.
+    pub state: u8,
+    /// With [`STATE_BLOCKED`]: the runtime's `waitReason`.
+    pub reason: u8,
+    /// Changed when all else is.
+    pub end: u32,
+}
+
+/// [`Record::state`]: created and not run yet.
+pub const STATE_RUNNABLE: u8 = 1;
+/// [`Record::state`]: given a thread, and not parked since.
+pub const STATE_RUNNING: u8 = 2;
+/// [`Record::state`]: parked, and not given a thread since.
+pub const STATE_BLOCKED: u8 = 3;
+/// Bit in [`Record::state`].
+pub const FIRST_RAN: u8 = 0x80;
+
+/// Key of the map `SITES`, which gives a creation site its number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SiteKey {
+    /// `g.gopc`.
+    pub gopc: u64,
+    /// `g.startpc`.
+    pub startpc: u64,
+    /// The process.
+    pub tgid: u32,
+    /// [`Target::generation`].
+    pub generation: u32,
+}
+
+/// How many powers of two [`Blocks`] tells apart: the last holds all blocks of 2^47 ns (39 hours) and more.
+pub const BUCKETS: usize = 48;
+
+/// The blocks of one creation site (`SITE_BLOCKS`) or of one wait reason (`REASON_BLOCKS`), on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocks {
+    /// Blocks that began.
+    pub parks: u64,
+    /// Nanoseconds of blocks that began and ended while records were kept.
+    pub blocked_ns: u64,
+    /// How many of them took `[2^i, 2^(i+1))` nanoseconds.
+    pub buckets: [u64; BUCKETS],
+}
+
+/// Entries of `REASON_BLOCKS`: the runtime has some 40 reasons, and a larger number goes with the last.
+pub const REASONS: u32 = 64;
+
+/// Index in the per-CPU array `HITS`: probes of [`EVENT_CREATED`], where it is wanted, whatever became of the event.
+pub const HIT_CREATED: u32 = 0;
+/// Index in `HITS`: probes of [`EVENT_BLOCKED`]; but in [`MODE_STATES`] they count in `REASON_BLOCKS` alone.
+pub const HIT_BLOCKED: u32 = 1;
+/// Index in `HITS`: probes of [`EVENT_RUNNING`].
+pub const HIT_RUNNING: u32 = 2;
+/// Index in `HITS`: probes of [`EVENT_EXITED`].
+pub const HIT_EXITED: u32 = 3;
+/// Index in `HITS`: any probe, of what is not wanted at present.
+pub const HIT_UNWANTED: u32 = 4;
+/// Index in `HITS`: of [`HIT_CREATED`], those that [`is_sampled`] left out.
+pub const HIT_CREATED_LEFT_OUT: u32 = 5;
+/// Index in `HITS`: of [`HIT_EXITED`], those that [`is_sampled`] left out.
+pub const HIT_EXITED_LEFT_OUT: u32 = 6;
+/// How many counters of hits there are.
+pub const HITS: u32 = 7;
+
 /// Index in the per-CPU array `COUNTS`: events for which the perf buffer had no room.
 pub const COUNT_NO_SPACE: u32 = 0;
 /// Index in `COUNTS`: events that the kernel refused for another cause (a CPU that came after the buffers were opened).
 pub const COUNT_NO_BUFFER: u32 = 1;
 /// Index in `COUNTS`: events lost because the goroutine's `g` could not be read (its page was not in memory).
 pub const COUNT_UNREADABLE_G: u32 = 2;
-/// How many counters there are.
-pub const COUNTS: u32 = 3;
+/// Index in `COUNTS`: transitions lost because `RECORDS` had no room for another goroutine.
+pub const COUNT_NO_RECORD: u32 = 3;
+/// How many counters of losses there are.
+pub const COUNTS: u32 = 4;
+
+const _: () = assert!(size_of::<Record>() == 64 && size_of::<RecordKey>() == 16 && size_of::<SiteKey>() == 24);

@@ -19,20 +19,26 @@
 
 use core::arch::asm;
 use core::ffi::c_void;
+use core::ptr::write_volatile;
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::BPF_F_CURRENT_CPU,
+    bindings::{BPF_F_CURRENT_CPU, BPF_NOEXIST as NOEXIST},
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user, generated::bpf_perf_event_output},
     macros::{map, raw_tracepoint, uprobe},
-    maps::{HashMap, PerCpuArray, PerfEventArray, ProgramArray},
+    maps::{Array, HashMap, PerCpuArray, PerfEventArray, ProgramArray, Queue},
     programs::{ProbeContext, RawTracePointContext},
 };
 use aya_log_ebpf::debug;
 use gotracer_ebpf::{
-    ARCH_X86_64, COUNT_NO_BUFFER, COUNT_NO_SPACE, COUNT_UNREADABLE_G, COUNTS as COUNTERS, Created, EVENT_BLOCKED,
-    EVENT_CREATED, EVENT_EXEC, EVENT_EXITED, EVENT_RUNNING, Event, NO_FIELD, Target, WIRE_VERSION,
+    ARCH_X86_64, BUCKETS, Blocks, COUNT_NO_BUFFER, COUNT_NO_RECORD, COUNT_NO_SPACE, COUNT_UNREADABLE_G,
+    COUNTS as COUNTERS, Control, Created, EVENT_BLOCKED, EVENT_CREATED, EVENT_EXEC, EVENT_EXITED, EVENT_RUNNING, Event,
+    FIRST_RAN, HIT_BLOCKED, HIT_CREATED, HIT_CREATED_LEFT_OUT, HIT_EXITED, HIT_EXITED_LEFT_OUT, HIT_RUNNING,
+    HIT_UNWANTED, HITS as HIT_COUNTERS, MODE_EVENTS, MODE_OFF, MODE_STATES, NO_FIELD, REASONS, Record, RecordKey,
+    STATE_BLOCKED, STATE_RUNNABLE, STATE_RUNNING, SiteKey, Target, WIRE_VERSION, is_sampled,
 };
+
+const BPF_NOEXIST: u64 = NOEXIST as u64;
 
 /// Which architecture's registers to read; the loader sets it.
 #[unsafe(no_mangle)]
@@ -42,7 +48,11 @@ static ARCH: u32 = ARCH_X86_64;
 #[unsafe(no_mangle)]
 static EVERY_EXEC: u32 = 0;
 
-/// The traced processes by thread group id.
+/// The traced process, if there is one: found without a hash.
+#[map]
+static FIRST_TARGET: Array<Target> = Array::with_max_entries(1, 0);
+
+/// The other traced processes, by thread group id.
 #[map]
 static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(4096, 0);
 
@@ -53,6 +63,31 @@ static EVENTS: PerfEventArray<Event> = PerfEventArray::new(0);
 /// What did not go up, by cause.
 #[map]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
+
+/// How often each kind of probe was hit.
+#[map]
+static HITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(HIT_COUNTERS, 0);
+
+/// What each goroutine does, in `MODE_STATES`. This and the two below get their sizes from the loader.
+#[map]
+static RECORDS: HashMap<RecordKey, Record> = HashMap::with_max_entries(1, 0);
+
+/// The numbers of creation sites.
+#[map]
+static SITES: HashMap<SiteKey, u32> = HashMap::with_max_entries(1, 0);
+
+/// What goroutines of each site did.
+#[map]
+static SITE_BLOCKS: PerCpuArray<Blocks> = PerCpuArray::with_max_entries(1, 0);
+
+/// Numbers that no site has yet; the loader fills it. A queue, because kernels before 5.12 have no atomic that gives
+/// a result.
+#[map]
+static FREE_SITES: Queue<u32> = Queue::with_max_entries(1, 0);
+
+/// What goroutines waited for.
+#[map]
+static REASON_BLOCKS: PerCpuArray<Blocks> = PerCpuArray::with_max_entries(REASONS, 0);
 
 /// Always empty: see [`on_own_stack`].
 #[map]
@@ -103,44 +138,45 @@ fn created_at_return(ctx: ProbeContext) -> u32 {
 /// `blocked`, where the reason is still the third argument: behind gopark's stack check.
 #[uprobe]
 fn blocked_at_entry(ctx: ProbeContext) -> u32 {
-    let Some(known) = target() else { return 0 };
-    transition(&ctx, known, current_g(&ctx), EVENT_BLOCKED, third(&ctx) as u8)
+    on_own_stack(&ctx);
+    let Some(target) = target() else { return 0 };
+    blocked(&ctx, target, current_g(&ctx), Some(third(&ctx) as u8))
 }
 
 /// `blocked`, where the reason is in the g already: `call mcall` in gopark.
 #[uprobe]
 fn blocked_at_mcall(ctx: ProbeContext) -> u32 {
-    let Some(known) = target() else { return 0 };
-    let g = current_g(&ctx);
-    match read::<u8>(&ctx, g, known.1.g_waitreason) {
-        Ok(reason) => transition(&ctx, known, g, EVENT_BLOCKED, reason),
-        Err(()) => 0,
-    }
+    on_own_stack(&ctx);
+    let Some(target) = target() else { return 0 };
+    blocked(&ctx, target, current_g(&ctx), None)
 }
 
 /// `blocked`, of a coroutine that hands over to another: `call mcall` in `coroswitch`, before it notes its reason.
 #[uprobe]
 fn blocked_at_coroswitch(ctx: ProbeContext) -> u32 {
-    let Some(known) = target() else { return 0 };
-    transition(&ctx, known, current_g(&ctx), EVENT_BLOCKED, known.1.coroutine_reason as u8)
+    on_own_stack(&ctx);
+    let Some(target) = target() else { return 0 };
+    blocked(&ctx, target, current_g(&ctx), Some(target.coroutine_reason as u8))
 }
 
 /// `running`, where the goroutine is the first argument: in `execute`, which runs on g0.
 #[uprobe]
 fn running_at_call(ctx: ProbeContext) -> u32 {
-    let Some(known) = target() else { return 0 };
-    transition(&ctx, known, first(&ctx), EVENT_RUNNING, 0)
+    on_own_stack(&ctx);
+    let Some(target) = target() else { return 0 };
+    running(&ctx, target, first(&ctx))
 }
 
 /// `running`, where the argument is `&g.sched`: `call gogo` in `coroswitch_m`. gogo is assembly of ABI0, so its
 /// argument is on the stack, on arm64 above the slot for the return address.
 #[uprobe]
 fn running_at_gogo(ctx: ProbeContext) -> u32 {
-    let Some(known) = target() else { return 0 };
+    on_own_stack(&ctx);
+    let Some(target) = target() else { return 0 };
     // SAFETY: a plain read; volatile because the loader changes the value.
     let slot = if unsafe { core::ptr::read_volatile(&raw const ARCH) } == ARCH_X86_64 { 0 } else { 8 };
     match read::<u64>(&ctx, stack_pointer(&ctx), slot) {
-        Ok(sched) => transition(&ctx, known, sched.wrapping_sub(u64::from(known.1.g_sched)), EVENT_RUNNING, 0),
+        Ok(sched) => running(&ctx, target, sched.wrapping_sub(u64::from(target.g_sched))),
         Err(()) => 0,
     }
 }
@@ -148,15 +184,17 @@ fn running_at_gogo(ctx: ProbeContext) -> u32 {
 /// `exited`, where the goroutine is the first argument: `call gdestroy` in `coroswitch_m`, which runs on g0.
 #[uprobe]
 fn exited_at_call(ctx: ProbeContext) -> u32 {
-    let Some(known) = target() else { return 0 };
-    transition(&ctx, known, first(&ctx), EVENT_EXITED, 0)
+    on_own_stack(&ctx);
+    let Some(target) = target() else { return 0 };
+    ended(&ctx, target, first(&ctx))
 }
 
 /// `exited`: in `goexit1`, which runs on the dying goroutine itself.
 #[uprobe]
 fn exited(ctx: ProbeContext) -> u32 {
-    let Some(known) = target() else { return 0 };
-    transition(&ctx, known, current_g(&ctx), EVENT_EXITED, 0)
+    on_own_stack(&ctx);
+    let Some(target) = target() else { return 0 };
+    ended(&ctx, target, current_g(&ctx))
 }
 
 /// What a probe costs before it does anything: the bench's baseline.
@@ -172,17 +210,29 @@ fn process_exec(ctx: RawTracePointContext) -> i32 {
     let every = unsafe { core::ptr::read_volatile(&raw const EVERY_EXEC) } != 0;
     if every || target().is_some() {
         let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-        send(&ctx, &event(tgid, 0, EVENT_EXEC, 0));
+        let exec = Event { time_ns: now(), goid: 0, tgid, kind: EVENT_EXEC, reason: 0, version: WIRE_VERSION };
+        send(&ctx, &exec);
     }
     0
 }
 
 /// The current process, if it is traced.
 #[inline(always)]
-fn target() -> Option<(u32, &'static Target)> {
+fn target() -> Option<&'static Target> {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    // SAFETY: user space writes an entry once, before the first probe of its process, and removes it after the last.
-    unsafe { TARGETS.get(&tgid) }.map(|target| (tgid, target))
+    match FIRST_TARGET.get(0) {
+        Some(target) if target.tgid == tgid => Some(target),
+        // SAFETY: user space writes an entry once, before the first probe of its process, and removes it after the
+        // last; of what it changes in between, each word stands for itself.
+        _ => unsafe { TARGETS.get(&tgid) },
+    }
+}
+
+/// What is wanted of this process now.
+#[inline(always)]
+fn control(target: &Target) -> Control {
+    // SAFETY: a plain read, of what user space may change at any time.
+    Control::unpack(unsafe { core::ptr::read_volatile(&raw const target.control) })
 }
 
 /// Keeps this program on the stack of the thread that runs it.
@@ -206,46 +256,353 @@ fn on_own_stack(ctx: &ProbeContext) {
 #[inline(always)]
 fn created(ctx: &ProbeContext, g: u64) -> u32 {
     on_own_stack(ctx);
-    let Some((tgid, target)) = target() else { return 0 };
-    let read_all = || -> Result<Created, ()> {
-        let goid = read::<u64>(ctx, g, target.g_goid)?;
-        let parent_goid = if target.g_parent_goid == NO_FIELD {
-            // newproc.func1 runs on g0; the goroutine it works for is its m's curg.
-            let m = read::<u64>(ctx, current_g(ctx), target.g_m)?;
-            match read::<u64>(ctx, m, target.m_curg)? {
-                0 => 0,
-                curg => read::<u64>(ctx, curg, target.g_goid)?,
-            }
-        } else {
-            read::<u64>(ctx, g, target.g_parent_goid)?
-        };
-        Ok(Created {
-            event: event(tgid, goid, EVENT_CREATED, 0),
-            parent_goid,
-            gopc: read::<u64>(ctx, g, target.g_gopc)?,
-            startpc: read::<u64>(ctx, g, target.g_startpc)?,
-        })
+    let Some(target) = target() else { return 0 };
+    let control = control(target);
+    if control.mode == MODE_OFF {
+        hit(HIT_UNWANTED);
+        return 0;
+    }
+    hit(HIT_CREATED);
+    let Ok(goid) = read::<u64>(ctx, g, target.g_goid) else { return 0 };
+    if !is_sampled(goid, control.sample_shift) {
+        hit(HIT_CREATED_LEFT_OUT);
+        return 0;
+    }
+    let Ok(birth) = birth(ctx, target, g) else { return 0 };
+    if control.mode == MODE_STATES {
+        let now = now();
+        begin_record(ctx, target, control, g, goid, &birth, now, STATE_RUNNABLE, 0);
+    }
+    let Birth { parent_goid, gopc, startpc, .. } = birth;
+    send(ctx, &Created { event: event(target, goid, EVENT_CREATED, 0), parent_goid, gopc, startpc });
+    0
+}
+
+/// Fields of a g, in the order in which they lie there since Go 1.21.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Birth {
+    parent_goid: u64,
+    gopc: u64,
+    _ancestors: u64,
+    startpc: u64,
+}
+
+/// Who made the goroutine, where, to run what.
+#[inline(always)]
+fn birth(ctx: &ProbeContext, target: &Target, g: u64) -> Result<Birth, ()> {
+    if target.birth_together != 0 {
+        return read(ctx, g, target.g_parent_goid);
+    }
+    let parent_goid = if target.g_parent_goid == NO_FIELD {
+        // newproc.func1 runs on g0; the goroutine it works for is its m's curg.
+        let m = read::<u64>(ctx, current_g(ctx), target.g_m)?;
+        match read::<u64>(ctx, m, target.m_curg)? {
+            0 => 0,
+            curg => read::<u64>(ctx, curg, target.g_goid)?,
+        }
+    } else {
+        read::<u64>(ctx, g, target.g_parent_goid)?
     };
-    if let Ok(created) = read_all() {
-        send(ctx, &created);
+    Ok(Birth {
+        parent_goid,
+        gopc: read::<u64>(ctx, g, target.g_gopc)?,
+        _ancestors: 0,
+        startpc: read::<u64>(ctx, g, target.g_startpc)?,
+    })
+}
+
+/// `reason`: `None` where it is to be read from the g.
+#[inline(always)]
+fn blocked(ctx: &ProbeContext, target: &Target, g: u64, reason: Option<u8>) -> u32 {
+    let control = control(target);
+    match control.mode {
+        MODE_STATES => {}
+        MODE_EVENTS => hit(HIT_BLOCKED),
+        _ => {
+            hit(HIT_UNWANTED);
+            return 0;
+        }
+    }
+    let reason = match reason {
+        Some(reason) => reason,
+        None => match read::<u8>(ctx, g, target.g_waitreason) {
+            Ok(reason) => reason,
+            Err(()) => return 0,
+        },
+    };
+    if control.mode == MODE_EVENTS {
+        return transition(ctx, target, g, EVENT_BLOCKED, reason);
+    }
+    let now = now();
+    if let Some(blocks) = REASON_BLOCKS.get_ptr_mut(reason_index(reason)) {
+        // SAFETY: a live map value.
+        add(unsafe { &raw mut (*blocks).parks }, 1);
+    }
+    let Some(record) = record(target, control, g) else {
+        return see(ctx, target, control, g, now, STATE_BLOCKED, reason);
+    };
+    // SAFETY: a live map value, written by the one thread that has the goroutine.
+    unsafe {
+        let version = (*record).begin.wrapping_add(1);
+        write_volatile(&raw mut (*record).begin, version);
+        let first_ran = (*record).state & FIRST_RAN;
+        if (*record).first_ns == 0 {
+            (*record).first_ns = now;
+        }
+        (*record).since_ns = now;
+        (*record).parks += 1;
+        (*record).state = STATE_BLOCKED | first_ran;
+        (*record).reason = reason;
+        write_volatile(&raw mut (*record).end, version);
+        count_park_at(u32::from((*record).site));
     }
     0
 }
 
 #[inline(always)]
-fn transition(ctx: &ProbeContext, (tgid, target): (u32, &Target), g: u64, kind: u8, reason: u8) -> u32 {
-    on_own_stack(ctx);
+fn running(ctx: &ProbeContext, target: &Target, g: u64) -> u32 {
+    let control = control(target);
+    match control.mode {
+        MODE_STATES => hit(HIT_RUNNING),
+        MODE_EVENTS => {
+            hit(HIT_RUNNING);
+            return transition(ctx, target, g, EVENT_RUNNING, 0);
+        }
+        _ => {
+            hit(HIT_UNWANTED);
+            return 0;
+        }
+    }
+    let Some(record) = record(target, control, g) else {
+        let now = now();
+        return see(ctx, target, control, g, now, STATE_RUNNING | FIRST_RAN, 0);
+    };
+    // SAFETY: as in `blocked`.
+    unsafe {
+        let state = (*record).state & !FIRST_RAN;
+        if state == STATE_RUNNING {
+            // It was preempted, or yielded, in between.
+            return 0;
+        }
+        let now = now();
+        let ns = now.saturating_sub((*record).since_ns);
+        let (site, reason) = ((*record).site, (*record).reason);
+        let version = (*record).begin.wrapping_add(1);
+        write_volatile(&raw mut (*record).begin, version);
+        let first_ran = if (*record).first_ns == 0 {
+            (*record).first_ns = now;
+            FIRST_RAN
+        } else {
+            (*record).state & FIRST_RAN
+        };
+        if state == STATE_BLOCKED {
+            (*record).blocked_ns += ns;
+            if ns > (*record).longest_ns {
+                (*record).longest_ns = ns;
+            }
+        }
+        (*record).since_ns = now;
+        (*record).state = STATE_RUNNING | first_ran;
+        write_volatile(&raw mut (*record).end, version);
+        if state == STATE_BLOCKED {
+            let bucket = bucket(ns);
+            if let Some(blocks) = SITE_BLOCKS.get_ptr_mut(u32::from(site)) {
+                add(&raw mut (*blocks).blocked_ns, ns);
+                add((&raw mut (*blocks).buckets).cast::<u64>().add(bucket), 1);
+            }
+            if let Some(blocks) = REASON_BLOCKS.get_ptr_mut(reason_index(reason)) {
+                add(&raw mut (*blocks).blocked_ns, ns);
+                add((&raw mut (*blocks).buckets).cast::<u64>().add(bucket), 1);
+            }
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn ended(ctx: &ProbeContext, target: &Target, g: u64) -> u32 {
+    let control = control(target);
+    if control.mode == MODE_OFF {
+        hit(HIT_UNWANTED);
+        return 0;
+    }
+    hit(HIT_EXITED);
+    if control.mode == MODE_STATES
+        && let Some(record) = record(target, control, g)
+    {
+        // SAFETY: as in `blocked`. No other field is touched: who reads it passes over a record of goroutine 0.
+        unsafe { write_volatile(&raw mut (*record).goid, 0) };
+    }
+    let Ok(goid) = read::<u64>(ctx, g, target.g_goid) else { return 0 };
+    if is_sampled(goid, control.sample_shift) {
+        send(ctx, &event(target, goid, EVENT_EXITED, 0));
+    } else {
+        hit(HIT_EXITED_LEFT_OUT);
+    }
+    0
+}
+
+#[inline(always)]
+fn transition(ctx: &ProbeContext, target: &Target, g: u64, kind: u8, reason: u8) -> u32 {
     if let Ok(goid) = read::<u64>(ctx, g, target.g_goid) {
-        send(ctx, &event(tgid, goid, kind, reason));
+        send(ctx, &event(target, goid, kind, reason));
     }
     0
 }
 
+/// The record of the goroutine in this g, if it has one in this epoch.
+///
+/// Without reading the g: `created` begins a record anew for each goroutine that a g is used for, and `ended` ends it.
 #[inline(always)]
-fn event(tgid: u32, goid: u64, kind: u8, reason: u8) -> Event {
+fn record(target: &Target, control: Control, g: u64) -> Option<*mut Record> {
+    let key = RecordKey { g, tgid: target.tgid, padding: 0 };
+    let record = RECORDS.get_ptr_mut(&key)?;
+    // SAFETY: a live map value.
+    let (epoch, goid) = unsafe { ((*record).epoch, (*record).goid) };
+    (epoch == control.epoch && goid != 0).then_some(record)
+}
+
+/// A goroutine that has no record yet parks or runs: it is older than the epoch, or the record of its birth was lost.
+#[inline(always)]
+fn see(ctx: &ProbeContext, target: &Target, control: Control, g: u64, now: u64, state: u8, reason: u8) -> u32 {
+    let Ok(goid) = read::<u64>(ctx, g, target.g_goid) else { return 0 };
+    let (Ok(gopc), Ok(startpc)) = (read::<u64>(ctx, g, target.g_gopc), read::<u64>(ctx, g, target.g_startpc)) else {
+        return 0;
+    };
+    let birth = Birth { parent_goid: 0, gopc, _ancestors: 0, startpc };
+    begin_record(ctx, target, control, g, goid, &birth, now, state, reason);
+    0
+}
+
+/// Begins the record of a goroutine in this epoch, over the one of whoever had its g before.
+#[inline(always)]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "inlined: a struct of them would take stack, of which there are 512 bytes"
+)]
+fn begin_record(
+    _ctx: &ProbeContext,
+    target: &Target,
+    control: Control,
+    g: u64,
+    goid: u64,
+    birth: &Birth,
+    now: u64,
+    state: u8,
+    reason: u8,
+) {
+    let site = site(target, birth);
+    let blocked = state & !FIRST_RAN == STATE_BLOCKED;
+    let key = RecordKey { g, tgid: target.tgid, padding: 0 };
+    if let Some(record) = RECORDS.get_ptr_mut(&key) {
+        // The g is used again: its record is written over, which takes a third of the time of putting in another.
+        // SAFETY: as in `blocked`; nobody else has the goroutine yet, or only its own thread has it.
+        unsafe {
+            let version = (*record).begin.wrapping_add(1);
+            write_volatile(&raw mut (*record).begin, version);
+            (*record).epoch = control.epoch;
+            (*record).goid = goid;
+            (*record).since_ns = now;
+            (*record).first_ns = if state == STATE_RUNNABLE { 0 } else { now };
+            (*record).blocked_ns = 0;
+            (*record).longest_ns = 0;
+            (*record).parks = u64::from(blocked);
+            (*record).site = site as u16;
+            (*record).state = state;
+            (*record).reason = reason;
+            write_volatile(&raw mut (*record).end, version);
+        }
+        if blocked {
+            count_park_at(site);
+        }
+        return;
+    }
+    let record = Record {
+        begin: 0,
+        epoch: control.epoch,
+        goid,
+        since_ns: now,
+        first_ns: if state == STATE_RUNNABLE { 0 } else { now },
+        blocked_ns: 0,
+        longest_ns: 0,
+        parks: u64::from(blocked),
+        site: site as u16,
+        state,
+        reason,
+        end: 0,
+    };
+    if RECORDS.insert(&key, &record, 0).is_err() {
+        count(COUNT_NO_RECORD);
+    }
+    if blocked {
+        count_park_at(site);
+    }
+}
+
+#[inline(always)]
+fn count_park_at(site: u32) {
+    if let Some(blocks) = SITE_BLOCKS.get_ptr_mut(site) {
+        // SAFETY: a live map value.
+        add(unsafe { &raw mut (*blocks).parks }, 1);
+    }
+}
+
+/// The number of a creation site; 0 if there are too many.
+#[inline(always)]
+fn site(target: &Target, birth: &Birth) -> u32 {
+    let key = SiteKey { gopc: birth.gopc, startpc: birth.startpc, tgid: target.tgid, generation: target.generation };
+    // SAFETY: values are never changed, and removed only when no program of their process is under way.
+    if let Some(site) = unsafe { SITES.get(&key) } {
+        return *site;
+    }
+    let Ok(Some(free)) = FREE_SITES.pop() else { return 0 };
+    if SITES.insert(&key, &free, BPF_NOEXIST).is_ok() {
+        return free;
+    }
+    // Another CPU was first.
+    let _ = FREE_SITES.push(&free, 0);
+    // SAFETY: as above.
+    unsafe { SITES.get(&key) }.map_or(0, |site| *site)
+}
+
+#[inline(always)]
+fn reason_index(reason: u8) -> u32 {
+    if u32::from(reason) < REASONS { u32::from(reason) } else { REASONS - 1 }
+}
+
+/// The power of two at or below `ns`, at most the last bucket's.
+#[inline(always)]
+fn bucket(ns: u64) -> usize {
+    if ns >> (BUCKETS - 1) != 0 {
+        return BUCKETS - 1;
+    }
+    let (mut rest, mut power) = (ns, 0);
+    let mut step = |bits: u32| {
+        if rest >> bits != 0 {
+            rest >>= bits;
+            power += bits as usize;
+        }
+    };
+    step(32);
+    step(16);
+    step(8);
+    step(4);
+    step(2);
+    step(1);
+    // For the verifier: never more than 47 here.
+    if power < BUCKETS { power } else { BUCKETS - 1 }
+}
+
+#[inline(always)]
+fn now() -> u64 {
     // SAFETY: no precondition.
-    let time_ns = unsafe { bpf_ktime_get_ns() };
-    Event { time_ns, goid, tgid, kind, reason, version: WIRE_VERSION }
+    unsafe { bpf_ktime_get_ns() }
+}
+
+#[inline(always)]
+fn event(target: &Target, goid: u64, kind: u8, reason: u8) -> Event {
+    Event { time_ns: now(), goid, tgid: target.tgid, kind, reason, version: WIRE_VERSION }
 }
 
 /// Reads a field of the target's memory; what cannot be read is counted.
@@ -279,13 +636,27 @@ fn send<C: EbpfContext, T>(ctx: &C, event: &T) {
     }
 }
 
-/// Counts one event that did not go up. Atomically: on a preemptible kernel two programs may be under way on one CPU.
+/// Counts one event that did not go up.
 #[inline(always)]
 fn count(cause: u32) {
     if let Some(counter) = COUNTS.get_ptr_mut(cause) {
-        // SAFETY: a live, aligned map value. The result is unused, so this is BPF_XADD, which every kernel has.
-        unsafe { core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(counter, 1) };
+        add(counter, 1);
     }
+}
+
+/// Counts one hit of a probe.
+#[inline(always)]
+fn hit(kind: u32) {
+    if let Some(counter) = HITS.get_ptr_mut(kind) {
+        add(counter, 1);
+    }
+}
+
+/// Adds to a map value of this CPU. Atomically: on a preemptible kernel two programs may be under way on one CPU.
+#[inline(always)]
+fn add(to: *mut u64, what: u64) {
+    // SAFETY: a live, aligned map value. The result is unused, so this is BPF_XADD, which every kernel has.
+    unsafe { core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(to, what) };
 }
 
 /// The programs call helpers that the kernel gives to GPL-compatible programs alone; this object is dual licensed.

@@ -28,7 +28,6 @@ pub mod output;
 pub mod probes;
 pub mod process;
 pub mod proof;
-pub mod proof;
 pub mod recording;
 pub mod session;
 pub mod snapshot;

@@ -72,6 +72,7 @@ const PROGRAMS: &[(&str, Coverage)] = &[
     ("lockthread", Coverage::Versions),
     ("forkexec", Coverage::Versions),
     ("pingpong", Coverage::Versions),
+    ("surge", Coverage::Newest),
     ("httpload", Coverage::Newest),
     ("idle", Coverage::Newest),
     ("stacks", Coverage::Everything),

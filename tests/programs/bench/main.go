@@ -3,9 +3,10 @@
 //
 //	park N               N round trips over two unbuffered channels: 2 parks each
 //	spawn N              N goroutines that end at once, at most 128 alive at a time
+//	switch N             N times that a goroutine yields to another
 //	load SECONDS PAIRS   pairs in round trips on every processor, for so long
 //
-// park and spawn have one processor, so that every channel operation that must park does, and the reader of events
+// park, spawn and switch have one processor, so that every channel operation that must park does, and the reader of events
 // is not in the way.
 package main
 
@@ -36,6 +37,8 @@ func main() {
 			run(1, func() int64 { return park(n) })
 		case scan(line, "spawn %d", &n):
 			run(1, func() int64 { return spawn(n) })
+		case scan(line, "switch %d", &n):
+			run(1, func() int64 { return yield(n) })
 		case scan(line, "load %g %d", &seconds, &pairs):
 			run(runtime.NumCPU(), func() int64 { return load(seconds, int(pairs)) })
 		default:
@@ -111,6 +114,22 @@ func spawn(n int64) int64 {
 }
 
 func end() { burst.Done() }
+
+// yield gives the number of times that a goroutine has yielded.
+func yield(n int64) int64 {
+	var both sync.WaitGroup
+	both.Add(2)
+	for i := 0; i < 2; i++ {
+		go func() {
+			for i := int64(0); i < n/2; i++ {
+				runtime.Gosched()
+			}
+			both.Done()
+		}()
+	}
+	both.Wait()
+	return n / 2 * 2
+}
 
 // load gives the number of round trips.
 func load(seconds float64, pairs int) int64 {

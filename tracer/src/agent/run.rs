@@ -18,7 +18,7 @@ use super::{circuit_breaker, evidence};
 use super::{systemd, take_on};
 use crate::events::{EventStream, StreamError};
 use crate::probes::calibration::calibrate;
-use crate::probes::{AttachError, Execs, KernelPrograms};
+use crate::probes::{AttachError, Capacity, Execs, KernelPrograms};
 use crate::tracee::{TraceeError, in_host_pid_namespace};
 
 /// Why the agent cannot begin or go on.
@@ -81,9 +81,13 @@ async fn serve(
         Ok(n) => log::warn!("{n} unfinished folders of evidence were removed"),
         Err(error) => log::warn!("{}: {error}", config.evidence.directory.display()),
     }
-    let (mut programs, maps) = KernelPrograms::load_with(Execs::Every)?;
+    let (mut programs, maps) = KernelPrograms::load_with(Capacity::NONE, Execs::Every)?;
     let hit_ns = match calibrate(&mut programs) {
-        Ok(cost) => cost.emulated_ns,
+        // The probes on our own code are detached on the way: it takes a moment that nobody waits for.
+        Ok((cost, probes)) => {
+            std::thread::spawn(move || drop(probes));
+            cost.trap.emulated_ns + cost.event_ns
+        }
         Err(error) => {
             log::warn!(
                 "what a probe costs could not be measured ({error}); overheads are worked out with 1,000 ns a hit"

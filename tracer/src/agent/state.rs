@@ -243,6 +243,7 @@ fn cause_name(cause: LossCause) -> &'static str {
         LossCause::BufferFull => "buffer_full",
         LossCause::NoBuffer => "no_buffer",
         LossCause::UnreadableG => "unreadable_g",
+        LossCause::NoRecord => "no_record",
         LossCause::NotRecorded => "not_recorded",
     }
 }

@@ -245,7 +245,7 @@ impl Watch {
     /// `released` are in the table.
     pub fn advance(&mut self, released: MonotonicNs) {
         let subject = self.subject();
-        self.seeding.advance(&mut self.table, || {
+        self.seeding.advance(&mut self.table, false, || {
             let Subject { pid, start_ticks, program, bias } = subject?;
             Some(seed::Subject { pid, start_ticks, program, bias })
         });

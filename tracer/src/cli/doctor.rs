@@ -10,12 +10,12 @@ use super::Failure;
 use super::live::runtime;
 use crate::events::EventStream;
 use crate::go_runtime::LayoutSource;
-use crate::probes::calibration::{Cost, calibrate};
+use crate::probes::calibration::{Cost, Trap, calibrate};
 use crate::probes::catalogue::{Event, PROBES};
 use crate::probes::features::emulation::{self, Executed};
 use crate::probes::features::{Feature, Found};
 use crate::probes::instruction::Execution;
-use crate::probes::{KernelPrograms, Verdict, place};
+use crate::probes::{Capacity, Execs, KernelPrograms, Verdict, place};
 use crate::process::Process;
 use crate::tracee::Tracee;
 use crate::units::Pid;
@@ -204,9 +204,12 @@ fn capabilities() -> Check {
 fn try_kernel() -> Result<Cost, Failure> {
     let runtime = runtime()?;
     let _entered = runtime.enter();
-    let (mut programs, maps) = KernelPrograms::load()?;
+    let (mut programs, maps) = KernelPrograms::load_with(Capacity::for_goroutines(0), Execs::Traced)?;
     let mut stream = EventStream::open(maps.events, maps.counts)?;
-    let cost = calibrate(&mut programs)?;
+    // Programs that are loaded later refer to these.
+    let _kept = maps.kept;
+    let (cost, probes) = calibrate(&mut programs)?;
+    drop(probes);
     let mut events = Vec::new();
     stream.finish(&mut events)?;
     if events.is_empty() {
@@ -243,10 +246,20 @@ impl Report {
             writeln!(out, "{:<14} {mark:<8} {}", check.name, check.found)?;
         }
         if let Some(cost) = &self.cost {
+            let Trap { emulated_ns, nop5_ns, single_stepped_ns } = cost.trap;
+            let nop5 = nop5_ns.map_or_else(String::new, |ns| format!(", {ns:.0} ns on a five-byte nop"));
             writeln!(
                 out,
-                "{:<14} {:<8} {:.0} ns emulated, {:.0} ns single-stepped (trap, program and event)",
-                "cost of a hit", "", cost.emulated_ns, cost.single_stepped_ns
+                "{:<14} {:<8} {emulated_ns:.0} ns emulated{nop5}, {single_stepped_ns:.0} ns single-stepped",
+                "cost of a trap", ""
+            )?;
+            writeln!(
+                out,
+                "{:<14} {:<8} {:.0} ns with its event, {:.0} ns where the kernel keeps states (emulated, trap included)",
+                "cost of a hit",
+                "",
+                emulated_ns + cost.event_ns,
+                emulated_ns + cost.kept_ns
             )?;
         }
         writeln!(out, "\nkernel features, found by trying:")?;

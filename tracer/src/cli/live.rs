@@ -9,9 +9,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::{Failure, parse_duration, sink};
+use crate::events::now;
 use crate::goroutines::MergeReport;
+use crate::governor::{Budget, Overhead, Quality};
 use crate::output::{EventName, Filter, json, summary, text};
-use crate::session::{Progress, Session};
+use crate::probes::Detail;
+use crate::session::{Options, Progress, Session};
 use crate::units::Goid;
 
 /// How to print what a live command sees.
@@ -23,15 +26,35 @@ pub(super) struct LiveArguments {
     /// Print one JSON object a line, the summary last
     #[arg(long)]
     json: bool,
-    /// Print only these events: created, blocked, running, exited, exec
+    /// Print only these events: created, blocked, running, exited, exec, overhead
     #[arg(long, value_name = "EVENTS", value_delimiter = ',')]
     only: Vec<EventName>,
     /// Print only the events of this goroutine
     #[arg(long, value_name = "N")]
     goid: Option<u64>,
+    #[command(flatten)]
+    pub(super) cost: CostArguments,
     /// Print to this file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+}
+
+/// What a live command may cost the process.
+#[derive(Args)]
+pub(super) struct CostArguments {
+    /// How much to be told: every event; states, which the kernel keeps and gotracer reads now and then, with births and
+    /// ends as events; or lifecycle, births and ends alone, with states from the process's memory
+    #[arg(long, value_name = "DETAIL", value_enum, default_value_t)]
+    detail: Detail,
+    /// Give up detail to keep what tracing costs the process below this share of the CPU time that it uses, such as 1%
+    #[arg(long, value_name = "SHARE")]
+    max_overhead: Option<Budget>,
+}
+
+impl CostArguments {
+    pub(super) fn options(&self) -> Options {
+        Options { detail: self.detail, budget: self.max_overhead }
+    }
 }
 
 /// A tokio runtime on this thread alone: there is one stream to follow.
@@ -88,13 +111,16 @@ pub(super) async fn follow<T>(
     announce(&session);
     let begun = begin()?;
 
+    let mut status = Status { told: Instant::now(), shown: None };
     let mut events = Vec::new();
     while ended.is_none() {
         events.clear();
         tokio::select! {
             progress = session.next(INTERVAL, &mut events) => match progress? {
                 Progress::Running => {}
-                Progress::Merged(report) => tell_merge(report),
+                // Where states come from snapshots, that is nothing to tell.
+                Progress::Merged(report) if session.level().states() == Quality::Exact => tell_merge(report),
+                Progress::Merged(_) => {}
                 Progress::Followed => announce(&session),
                 Progress::Ended(end) => ended = Some(end),
             },
@@ -108,6 +134,7 @@ pub(super) async fn follow<T>(
             }
         }
         print(&mut out, &events, &mut session, &filter, arguments.json, style)?;
+        status.tell(&mut out, &mut session, &filter, arguments.json, style)?;
     }
     events.clear();
     session.finish(&mut events)?;
@@ -123,6 +150,48 @@ pub(super) async fn follow<T>(
         summary.write(&mut stderr)?;
     }
     Ok(begun)
+}
+
+/// What is said beside the events: changes of detail as they come, and what tracing costs.
+struct Status {
+    /// When the price was last told on stderr.
+    told: Instant,
+    /// The price that was last written to the output.
+    shown: Option<Overhead>,
+}
+
+impl Status {
+    /// Text has the price on stderr so often.
+    const EVERY: Duration = Duration::from_secs(10);
+
+    fn tell(
+        &mut self,
+        mut out: &mut dyn Write,
+        session: &mut Session,
+        filter: &Filter,
+        as_json: bool,
+        style: text::Style,
+    ) -> std::io::Result<()> {
+        // A change qualifies all that follows: it is told whatever was asked for.
+        for change in session.take_changes() {
+            if as_json {
+                json::change(&mut out, &change)?;
+            } else {
+                text::change(&mut out, &change, style)?;
+            }
+            out.flush()?;
+        }
+        let Some(overhead) = session.overhead() else { return Ok(()) };
+        if as_json && filter.wants_name(EventName::Overhead) && self.shown.as_ref() != Some(overhead) {
+            json::overhead(&mut out, now(), overhead)?;
+            self.shown = Some(overhead.clone());
+        }
+        if !as_json && self.told.elapsed() >= Self::EVERY {
+            eprintln!("{}", text::overhead(overhead));
+            self.told = Instant::now();
+        }
+        Ok(())
+    }
 }
 
 fn print(

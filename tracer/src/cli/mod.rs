@@ -11,7 +11,6 @@ mod leaks;
 mod live;
 mod logger;
 mod prove;
-mod prove;
 mod record;
 mod report;
 mod run;

@@ -33,7 +33,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     let runtime = runtime()?;
     let mut child = runtime.block_on(async {
         let held = Held::spawn(&program, rest)?;
-        let session = Session::before_start(held.pid(), &program)?;
+        let session = Session::before_start_with(held.pid(), &program, arguments.live.cost.options())?;
         let begin = || held.release().map_err(|e| format!("cannot run {}: {e}", program.display()).into());
         follow(session, &arguments.live, begin).await
     })?;

@@ -29,7 +29,7 @@ pub(super) struct TraceArguments {
 pub(super) fn trace(arguments: &TraceArguments) -> Result<ExitCode, Failure> {
     let process = Process::open(Pid(arguments.pid))?;
     runtime()?.block_on(async {
-        let session = Session::attach(process)?;
+        let session = Session::attach_with(process, arguments.live.cost.options())?;
         follow(session, &arguments.live, || Ok(())).await
     })?;
     Ok(ExitCode::SUCCESS)

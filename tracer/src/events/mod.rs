@@ -1,13 +1,17 @@
 //! Events: what one goroutine did, or what was lost, at one moment.
 //!
-//! In: the bytes of the per-CPU perf buffers. Out: [`Event`]s in time order, losses among them.
+//! In: the bytes of the per-CPU perf buffers. Out: [`Event`]s in time order, losses among them. And what the kernel
+//! programs keep instead of sending it ([`KeptStates`]).
 //! Knows nothing of binaries, symbols or tables.
 
+mod bpf_map;
+mod kept;
 pub mod order;
 mod perf_buffer;
 mod stream;
 mod wire;
 
+pub use kept::{Blocks, Hits, Kept, KeptState, KeptStates, Reading};
 pub use perf_buffer::PerfBuffer;
 pub use stream::{EventStream, StreamError, now};
 pub use wire::{WireError, decode};
@@ -60,6 +64,8 @@ pub enum LossCause {
     UnreadableG,
     /// It reached us, and not the recording: what records did not keep up, the disk as a rule. No CPU is to blame.
     NotRecorded,
+    /// There was no room for one more goroutine's record in the kernel.
+    NoRecord,
 }
 
 impl Event {

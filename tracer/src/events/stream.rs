@@ -6,7 +6,7 @@
 //! CPUs, and releases what happened up to the drain before (see [`order`](super::order)).
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use aya::util::online_cpus;
 use gotracer_ebpf as wire;
 use tokio::io::{Interest, unix::AsyncFd};
 
+use super::bpf_map;
 use super::order::TimeOrder;
 use super::perf_buffer::PerfBuffer;
 use super::wire::{WireError, decode};
@@ -56,6 +57,12 @@ pub enum StreamError {
     /// The counters of lost events could not be read.
     #[error("cannot read the counters of lost events")]
     Counts(#[source] MapError),
+    /// What the kernel programs keep could not be read.
+    #[error("cannot read what the kernel programs keep")]
+    Kept(#[source] Box<MapError>),
+    /// What the kernel programs keep could not be read in batches.
+    #[error("cannot read what the kernel programs keep, in batches")]
+    Batch(#[source] io::Error),
     /// A sample was no event.
     #[error("a kernel program sent what is not an event: this is a bug in gotracer")]
     Wire(#[source] WireError),
@@ -104,7 +111,7 @@ impl EventStream {
             let open = || -> io::Result<AsyncFd<PerfBuffer>> {
                 // Woken at a quarter: three quarters are left for what comes while the reader gets going.
                 let buffer = PerfBuffer::open(cpu, bytes, (bytes / 4) as u32)?;
-                map_update(events.fd().as_fd(), cpu, buffer.as_raw_fd() as u32)?;
+                bpf_map::update(events.fd().as_fd(), cpu, buffer.as_raw_fd() as u32)?;
                 // SAFETY: a PerfBuffer has one descriptor, open until it is dropped.
                 unsafe { AsyncFd::register_with_interest(buffer, Interest::READABLE) }.map_err(io::Error::from)
             };
@@ -212,6 +219,7 @@ impl EventStream {
             (wire::COUNT_NO_SPACE, LossCause::BufferFull),
             (wire::COUNT_NO_BUFFER, LossCause::NoBuffer),
             (wire::COUNT_UNREADABLE_G, LossCause::UnreadableG),
+            (wire::COUNT_NO_RECORD, LossCause::NoRecord),
         ];
         for ((index, cause), before) in CAUSES.into_iter().zip(&mut self.counted) {
             let counts: PerCpuValues<u64> = self.counts.get(&index, 0).map_err(StreamError::Counts)?;
@@ -236,26 +244,4 @@ pub fn now() -> MonotonicNs {
     // SAFETY: a timespec to write to. The clock exists, so this cannot fail.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     MonotonicNs(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
-}
-
-/// `BPF_MAP_UPDATE_ELEM` with u32 keys and values. aya offers it for perf event arrays only in the form that opens the
-/// buffer itself, with a wake-up at each event.
-fn map_update(map: BorrowedFd<'_>, key: u32, value: u32) -> io::Result<()> {
-    const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
-    #[repr(C, align(8))]
-    struct Attr {
-        map_fd: u32,
-        key: u64,
-        value: u64,
-        flags: u64,
-    }
-    let attr = Attr {
-        map_fd: map.as_raw_fd() as u32,
-        key: (&raw const key) as u64,
-        value: (&raw const value) as u64,
-        flags: 0,
-    };
-    // SAFETY: `attr` is the head of union bpf_attr for this command; it points to a key and a value of the map's sizes.
-    let done = unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_UPDATE_ELEM, &raw const attr, size_of::<Attr>()) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -27,6 +27,13 @@ impl Log2Histogram {
         }
     }
 
+    /// Counts `count` durations of bucket `bucket`; those beyond the last go into the last.
+    pub fn add_many(&mut self, bucket: usize, count: u64) {
+        let last = self.buckets.len() - 1;
+        let bucket = &mut self.buckets[bucket.min(last)];
+        *bucket = bucket.saturating_add(count);
+    }
+
     /// Bucket `i` counts the durations from 2^i to 2^(i+1) - 1 nanoseconds.
     #[must_use]
     pub fn buckets(&self) -> &[u64; 64] {

@@ -1,7 +1,7 @@
 //! The lifecycle table: what every goroutine of one process does and did.
 //!
 //! In: [`Event`](crate::events::Event)s in the order of [`TimeOrder`](crate::events::order::TimeOrder), and snapshots
-//! read from the target's memory. Out: live goroutines, totals, figures per creation site and per wait reason, and,
+//! read from the target's memory, and what the kernel keeps where transitions are no events. Out: live goroutines, totals, figures per creation site and per wait reason, and,
 //! for who asks, each life that ends. Knows no names: sites are addresses, reasons are numbers. Has no clock: all time
 //! comes from events, snapshots and arguments.
 //!
@@ -59,6 +59,7 @@
 
 mod histogram;
 mod index;
+mod kept;
 mod merge;
 mod reasons;
 mod sites;
@@ -70,6 +71,7 @@ mod view;
 mod tests;
 
 pub use histogram::Log2Histogram;
+pub use kept::{StatesFrom, Window};
 pub use merge::{Coverage, MergeRefused, MergeReport};
 pub use reasons::ReasonStats;
 pub use sites::{LiveByState, Site, SiteId};

@@ -65,12 +65,18 @@ pub struct Site {
     pub ended_unseen: u64,
     /// Goroutines that ended when the process replaced its program.
     pub ended_by_exec: u64,
+    /// Goroutines that were created beside those in [`Self::created`], as estimated from a sample.
+    pub created_estimated: u64,
+    /// Goroutines that ended beside those in [`Self::exited`], as estimated from a sample.
+    pub exited_estimated: u64,
     /// Live goroutines.
     pub live: LiveByState,
     /// Times that a goroutine of this site parked.
     pub blocked_events: u64,
     /// Nanoseconds its goroutines were blocked, blocks that have ended only.
     pub blocked_ns: u64,
+    /// How long its goroutines were blocked each time, blocks seen at both begin and end.
+    pub blocks: Log2Histogram,
     /// Lifetimes in nanoseconds of goroutines seen at both creation and end.
     pub lifetimes: Log2Histogram,
 }
@@ -86,9 +92,12 @@ impl Site {
             exited: 0,
             ended_unseen: 0,
             ended_by_exec: 0,
+            created_estimated: 0,
+            exited_estimated: 0,
             live: LiveByState::default(),
             blocked_events: 0,
             blocked_ns: 0,
+            blocks: Log2Histogram::default(),
             lifetimes: Log2Histogram::default(),
         }
     }

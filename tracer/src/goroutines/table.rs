@@ -1,6 +1,7 @@
 //! Events into the table, and the table's figures out.
 
 use super::index::{GoidIndex, Slot};
+use super::kept::{Epoch, Sampling, StatesFrom};
 use super::merge::{Reading, Removed};
 use super::reasons::{ReasonStats, Reasons};
 use super::sites::{LiveByState, Site, SiteId, Sites};
@@ -35,7 +36,8 @@ impl Default for Limits {
 
 /// Counts over the whole life of a table, `execve`s included.
 ///
-/// Always: `created + first_seen == exited + ended_unseen + ended_by_exec + live`.
+/// Always: `created + first_seen == exited + ended_unseen + ended_by_exec + live`, not counting what was left out of a
+/// sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Goroutines seen at their creation.
@@ -58,6 +60,10 @@ pub struct Totals {
     pub before_exec: u64,
     /// Events and snapshot entries passed over because [`Limits::live`] was reached.
     pub refused: u64,
+    /// Of `created`, those that were counted alone: their goroutines were left out of a sample.
+    pub created_left_out: u64,
+    /// Of `exited`, likewise.
+    pub exited_left_out: u64,
 }
 
 /// The goroutines of one process. See the [module](super) for what its figures mean.
@@ -68,7 +74,7 @@ pub struct GoroutineTable {
     pub(super) slab: Slab,
     pub(super) index: GoidIndex,
     pub(super) sites: Sites,
-    reasons: Reasons,
+    pub(super) reasons: Reasons,
     pub(super) totals: Totals,
     live: LiveByState,
     generation: u32,
@@ -76,6 +82,11 @@ pub struct GoroutineTable {
     pub(super) losses: Losses,
     pub(super) reading: Option<Reading>,
     pub(super) removed: Removed,
+    /// What tells of states.
+    pub(super) states: StatesFrom,
+    pub(super) epoch: Epoch,
+    /// The last but one, and the last.
+    pub(super) sampling: (Sampling, Sampling),
 }
 
 /// Which losses are not repaired yet.
@@ -114,6 +125,9 @@ impl GoroutineTable {
             losses: Losses::default(),
             reading: None,
             removed: Removed::default(),
+            states: StatesFrom::Events,
+            epoch: Epoch::default(),
+            sampling: Default::default(),
         }
     }
 
@@ -170,6 +184,7 @@ impl GoroutineTable {
                 }
                 if let Transition::Created { parent, gopc, startpc } = transition {
                     let site = self.sites.intern(gopc, startpc);
+                    self.sites.at(site).created_estimated += self.stands_for_more(time);
                     let hot = Hot { last_event: time, ..Hot::new(goid, site, State::Runnable, time, 0) };
                     self.add(hot, Cold { parent, created: time, runnable_ns: 0 });
                     return;
@@ -200,11 +215,17 @@ impl GoroutineTable {
                 self.change(slot, State::Blocked { reason }, time, false);
             }
             Transition::Exited => {
-                if hot.state != State::Running {
+                let was_running = hot.state == State::Running;
+                if !was_running {
                     hot.flags |= GAP;
                 }
-                self.change(slot, State::Running, time, false);
+                // Where transitions are no events, it ran at some moment that nobody told.
+                if was_running || self.states == StatesFrom::Events {
+                    self.change(slot, State::Running, time, false);
+                }
                 self.remember_exit(goid);
+                let (site, more) = (self.slab.hot(slot).site, self.stands_for_more(time));
+                self.sites.at(site).exited_estimated += more;
                 self.end(slot, End::Exited, time, on_end);
             }
             Transition::Created { parent, gopc, startpc } => {
@@ -262,9 +283,16 @@ impl GoroutineTable {
             State::Blocked { reason } => {
                 hot.blocked_ns = hot.blocked_ns.saturating_add(ns);
                 hot.longest_block_ns = hot.longest_block_ns.max(ns);
+                if self.states == StatesFrom::Kept && !exact {
+                    // The kernel's own figures for site and reason have it.
+                    return;
+                }
                 let (site, exact) = (hot.site, exact && hot.flags & SINCE_ESTIMATED == 0);
                 let site = self.sites.at(site);
                 site.blocked_ns = site.blocked_ns.saturating_add(ns);
+                if exact {
+                    site.blocks.add(ns);
+                }
                 let stats = self.reasons.at(reason);
                 stats.blocked_ns = stats.blocked_ns.saturating_add(ns);
                 if exact {
@@ -374,6 +402,7 @@ impl GoroutineTable {
         }
         self.slab = Slab::new();
         self.index = GoidIndex::new();
+        self.epoch = Epoch::default();
         self.generation += 1;
         self.sites.next_generation(self.generation);
         self.exec_time = self.exec_time.max(time);

@@ -75,6 +75,22 @@ impl Level {
     }
 }
 
+/// The shortest slice of time in which states are kept, and the shortest time from the begin of one to the next's.
+const SLICE_S: f64 = 0.02;
+const ROUND_S: f64 = 1.0;
+
+/// How long a slice is that takes so many thousandths of the time, in seconds.
+#[must_use]
+pub fn slice_seconds(permille: u16) -> f64 {
+    (ROUND_S * f64::from(permille) / 1000.0).max(SLICE_S)
+}
+
+/// How long it is from the begin of one slice to the next's, in seconds.
+#[must_use]
+pub fn round_seconds(permille: u16) -> f64 {
+    slice_seconds(permille) * 1000.0 / f64::from(permille.max(1))
+}
+
 /// What a figure is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -126,6 +142,15 @@ mod tests {
     use std::cmp::Reverse;
 
     use super::*;
+
+    #[test]
+    fn a_slice_is_long_enough_and_its_share_is_kept() {
+        for permille in [1, 3, 10, 20, 100, 500] {
+            let (slice, round) = (slice_seconds(permille), round_seconds(permille));
+            assert!(slice >= SLICE_S && round >= ROUND_S - 1e-9, "{permille}");
+            assert!((slice / round * 1000.0 - f64::from(permille)).abs() < 1e-6, "{permille}");
+        }
+    }
 
     #[test]
     fn levels_are_in_order_of_what_they_tell() {

@@ -5,10 +5,14 @@
 
 mod budget;
 mod change;
+mod decide;
 mod level;
 mod overhead;
+mod price;
 
 pub use budget::{Budget, BudgetError};
 pub use change::{Change, Why};
-pub use level::{Level, Quality};
+pub use decide::{Governor, Period};
+pub use level::{Level, Quality, round_seconds, slice_seconds};
 pub use overhead::{Overhead, ProbeRate};
+pub use price::{HitCost, HitCosts, Rates};

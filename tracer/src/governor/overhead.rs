@@ -24,14 +24,21 @@ pub struct ProbeRate {
     pub event: Event,
     /// Hits a second.
     pub hits_per_second: f64,
-    /// Nanoseconds of the target's CPU time that a hit takes.
-    pub ns_per_hit: f64,
+    /// Nanoseconds of the target's CPU time that they take a second; more than hits alone where a probe is hit that is not
+    /// wanted any more.
+    pub ns_per_second: f64,
 }
 
 impl Overhead {
+    /// Hits a second, of all kinds.
+    #[must_use]
+    pub fn hits_per_second(&self) -> f64 {
+        self.probes.iter().map(|probe| probe.hits_per_second).sum()
+    }
+
     /// Nanoseconds of the target's CPU time a second.
     #[must_use]
     pub fn ns_per_second(&self) -> f64 {
-        self.probes.iter().map(|probe| probe.hits_per_second * probe.ns_per_hit).sum()
+        self.probes.iter().map(|probe| probe.ns_per_second).sum()
     }
 }

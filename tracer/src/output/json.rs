@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{EventName, Names, SiteName};
 use crate::events::{Event, LossCause, Transition};
+use crate::governor::{Change, Overhead};
 use crate::units::{Goid, MonotonicNs};
 
 #[derive(Serialize)]
@@ -50,6 +51,37 @@ pub fn event(out: &mut impl Write, event: &Event, names: &mut impl Names) -> io:
         Event::Lost { cpu, count, cause, .. } => (None, Detail::Lost { cpu, count, cause }),
     };
     line(out, &Line { event: EventName::of(event), time_ns: event.time(), goid, detail })
+}
+
+/// Writes a change of the level of detail as one line.
+///
+/// # Errors
+///
+/// If `out` fails.
+pub fn change(out: &mut impl Write, change: &Change) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Line<'c> {
+        event: EventName,
+        #[serde(flatten)]
+        change: &'c Change,
+    }
+    line(out, &Line { event: EventName::Detail, change })
+}
+
+/// Writes what tracing costs as one line.
+///
+/// # Errors
+///
+/// If `out` fails.
+pub fn overhead(out: &mut impl Write, time_ns: MonotonicNs, overhead: &Overhead) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Line<'o> {
+        event: EventName,
+        time_ns: MonotonicNs,
+        #[serde(flatten)]
+        overhead: &'o Overhead,
+    }
+    line(out, &Line { event: EventName::Overhead, time_ns, overhead })
 }
 
 /// Writes any value as one line.

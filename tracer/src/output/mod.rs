@@ -63,6 +63,10 @@ pub enum EventName {
     Exec,
     /// Events did not reach us.
     Lost,
+    /// How much is told has changed.
+    Detail,
+    /// What tracing cost the process in the last period.
+    Overhead,
 }
 
 impl EventName {
@@ -84,11 +88,17 @@ impl EventName {
 }
 
 impl Filter {
+    /// Whether events of this name are wanted.
+    #[must_use]
+    pub fn wants_name(&self, name: EventName) -> bool {
+        self.events.is_empty() || self.events.contains(&name)
+    }
+
     /// Whether `event` is wanted. Losses always are: they qualify everything else.
     #[must_use]
     pub fn wants(&self, event: &crate::events::Event) -> bool {
         use crate::events::Event;
-        let named = self.events.is_empty() || self.events.contains(&EventName::of(event));
+        let named = self.wants_name(EventName::of(event));
         match *event {
             Event::Lost { .. } => true,
             Event::Exec { .. } => named,

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::text::place;
+use super::text::{percent, place};
 use super::{Names, SiteName};
 use crate::go_runtime::Owner;
+use crate::goroutines::Log2Histogram;
+use crate::governor::{Level, Quality};
 use crate::session::{End, Session};
 use crate::units::Pid;
 
@@ -40,8 +42,36 @@ pub struct Summary {
     pub lost: u64,
     /// Events that came so late that they were printed out of order.
     pub late: u64,
+    /// What the figures are worth.
+    pub quality: SummaryQuality,
+    /// How much was told, and for how long.
+    pub levels: Vec<HeldLevel>,
+    /// What tracing cost the process, as a share of the CPU time that it used; `None` where that was not measured: it
+    /// takes a second.
+    pub overhead: Option<f64>,
     /// By `go` statement and start function; most live first.
     pub sites: Vec<SiteSummary>,
+}
+
+/// What the figures of a summary are worth, each the least that it was worth at any time.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct SummaryQuality {
+    /// `created` and `exited`: all are counted wherever anything is attached.
+    pub lives: Quality,
+    /// The same by site.
+    pub sites: Quality,
+    /// `blocked` and `running`, by site as well.
+    pub states: Quality,
+}
+
+/// A level of detail that held for some time.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct HeldLevel {
+    /// Which.
+    #[serde(flatten)]
+    pub level: Level,
+    /// For how many seconds in all.
+    pub seconds: f64,
 }
 
 /// One `go` statement with one start function.
@@ -61,6 +91,19 @@ pub struct SiteSummary {
     pub live: u64,
     /// Times that one of them parked.
     pub blocked: u64,
+    /// Seconds for which they were blocked, in blocks that have ended.
+    pub blocked_seconds: f64,
+    /// How many of their blocks took so long.
+    pub blocks: Vec<Bucket>,
+}
+
+/// Blocks of about one length.
+#[derive(Debug, Serialize)]
+pub struct Bucket {
+    /// They took less than so many nanoseconds, a power of two, and half of it or more.
+    pub below_ns: u64,
+    /// How many.
+    pub count: u64,
 }
 
 /// What ended a session.
@@ -82,6 +125,12 @@ impl Summary {
         let seconds = session.duration_ns() as f64 / 1e9;
         let go_version = session.go_version();
         let late = session.late();
+        let (lives, states) = session.quality();
+        let levels: Vec<HeldLevel> =
+            session.levels().into_iter().map(|(level, seconds)| HeldLevel { level, seconds }).collect();
+        let counted = if lives == Quality::Snapshot { Quality::Snapshot } else { Quality::Exact };
+        let quality = SummaryQuality { lives: counted, sites: lives, states };
+        let overhead = session.mean_overhead();
         let (table, names) = session.table_and_names();
         let totals = table.totals();
         let mut sites: Vec<SiteSummary> = table
@@ -100,10 +149,12 @@ impl Summary {
                     site: name,
                     system: Owner::of(&start).is_system(),
                     start,
-                    created: site.created,
-                    exited: site.exited,
+                    created: site.created + site.created_estimated,
+                    exited: site.exited + site.exited_estimated,
                     live: site.live.total(),
                     blocked: site.blocked_events,
+                    blocked_seconds: site.blocked_ns as f64 / 1e9,
+                    blocks: buckets(&site.blocks),
                 }
             })
             .collect();
@@ -127,7 +178,36 @@ impl Summary {
             first_seen: totals.first_seen,
             lost: totals.lost,
             late,
+            quality,
+            levels,
+            overhead,
             sites,
+        }
+    }
+
+    /// What was told for how long, and what it cost, where there is something to say.
+    fn write_worth(&self, out: &mut impl Write) -> io::Result<()> {
+        if self.levels.iter().any(|held| held.level != Level::Events) {
+            let held: Vec<String> =
+                self.levels.iter().map(|held| format!("{} for {:.1} s", held.level, held.seconds)).collect();
+            writeln!(out, "told: {}", held.join("; "))?;
+        }
+        let states = match self.quality.states {
+            Quality::Exact => None,
+            Quality::Estimated => Some("blocked and running are estimates, from slices of the time"),
+            Quality::Snapshot => Some("blocked and running were not counted all the time; states are from snapshots"),
+        };
+        let lives = match self.quality.sites {
+            Quality::Exact => None,
+            Quality::Estimated => Some("created and exited are exact in all, and estimates by site"),
+            Quality::Snapshot => Some("created and exited were not counted all the time"),
+        };
+        for worth in [lives, states].into_iter().flatten() {
+            writeln!(out, "{worth}")?;
+        }
+        match self.overhead {
+            Some(share) => writeln!(out, "tracing cost {} of the process's CPU time", percent(share)),
+            None => Ok(()),
         }
     }
 
@@ -149,6 +229,7 @@ impl Summary {
             "{} created, {} exited, {} blocked, {} running; {} live, and {} of the runtime's own; {} events lost",
             self.created, self.exited, self.blocked, self.running, self.live, self.system, self.lost
         )?;
+        self.write_worth(out)?;
         if self.lost > 0 {
             writeln!(out, "events were lost, so every figure is a lower bound")?;
         }
@@ -187,4 +268,12 @@ impl Summary {
         }
         Ok(())
     }
+}
+
+/// The buckets that hold something.
+fn buckets(histogram: &Log2Histogram) -> Vec<Bucket> {
+    let filled = histogram.buckets().iter().zip(1_u32..).filter(|(count, _)| **count > 0);
+    filled
+        .map(|(count, power)| Bucket { below_ns: 1_u64.checked_shl(power).unwrap_or(u64::MAX), count: *count })
+        .collect()
 }

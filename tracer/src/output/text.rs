@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::{Names, SiteName};
 use crate::events::{Event, LossCause, Transition};
+use crate::governor::{Change, Overhead, Why};
 use crate::units::MonotonicNs;
 
 /// How to write text.
@@ -72,6 +73,46 @@ pub fn event(out: &mut impl Write, event: &Event, names: &mut impl Names, style:
     }
 }
 
+/// Writes a change of the level of detail.
+///
+/// # Errors
+///
+/// If `out` fails.
+pub fn change(out: &mut impl Write, change: &Change, style: Style) -> io::Result<()> {
+    let seconds = change.time_ns.since(style.start) as f64 / 1e9;
+    let (dim, plain) = style.paint(DIM);
+    let (bold, unbold) = style.paint(BOLD);
+    let why = match change.why {
+        Why::OverBudget { cost } => format!("tracing cost {}, above the budget", percent(cost)),
+        Why::Fits { expected } => format!("expected to cost {}", percent(expected)),
+    };
+    writeln!(out, "{dim}{seconds:>12.6}{plain}  {bold}{:<8}{unbold}  {:>9}  {}: {why}", "detail", "-", change.to)
+}
+
+/// What tracing costs, for a status line.
+#[must_use]
+pub fn overhead(overhead: &Overhead) -> String {
+    format!(
+        "tracing costs {} of the process's CPU time ({} of this machine's), {:.0} hits/s",
+        percent(overhead.of_target),
+        percent(overhead.of_host),
+        overhead.hits_per_second()
+    )
+}
+
+/// A share as a percentage of two figures.
+#[must_use]
+pub fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    match percent {
+        p if p >= 9.95 => format!("{p:.0} %"),
+        p if p >= 0.995 => format!("{p:.1} %"),
+        p if p >= 0.0005 => format!("{p:.2} %"),
+        p if p > 0.0 => "less than 0.01 %".to_owned(),
+        _ => "0 %".to_owned(),
+    }
+}
+
 /// Why events were lost.
 #[must_use]
 pub fn cause_in_words(cause: LossCause) -> &'static str {
@@ -80,6 +121,7 @@ pub fn cause_in_words(cause: LossCause) -> &'static str {
         LossCause::NoBuffer => "the CPU came online after the start",
         LossCause::UnreadableG => "the goroutine's g was not in memory",
         LossCause::NotRecorded => "the recording could not be written fast enough",
+        LossCause::NoRecord => "the kernel has no room for more goroutines' records",
     }
 }
 
@@ -104,6 +146,12 @@ pub(super) fn short_file(path: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_are_percentages_of_two_figures() {
+        let shown: Vec<String> = [0.0, 0.000_000_1, 0.000_1, 0.0123, 0.123, 1.0].into_iter().map(percent).collect();
+        assert_eq!(shown, ["0 %", "less than 0.01 %", "0.01 %", "1.2 %", "12 %", "100 %"]);
+    }
 
     #[test]
     fn a_file_keeps_its_last_directory() {

@@ -1,24 +1,24 @@
 //! The eBPF object, and the uprobes of one process.
 //!
-//! In: placements and, for each process, its [`Target`] entry. Out: attached [`Probes`], and the two maps from which
-//! [`events`](crate::events) reads. The kernel removes the probes when the last descriptor is closed, so they are gone
-//! when we are, however we end.
+//! In: placements and, for each process, its [`Target`](gotracer_ebpf::Target) entry. Out: attached [`Probes`], and the
+//! maps from which [`events`](crate::events) reads. The kernel removes the probes when the last descriptor is closed, so
+//! they are gone when we are, however we end.
 
-use std::num::NonZeroU32;
-use std::path::Path;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, Queue};
 use aya::programs::raw_trace_point::RawTracePointLink;
-use aya::programs::uprobe::UProbeLink;
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
 use aya::programs::{ProgramError, RawTracePoint, UProbe};
+use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
-use gotracer_ebpf::{ARCH_ARM64, ARCH_X86_64};
+use gotracer_ebpf::{ARCH_ARM64, ARCH_X86_64, Blocks, Control, MODE_EVENTS, Record, RecordKey, SiteKey, Target};
 use log::Log;
 
 use super::kernel::Lack;
 use super::placement::Placement;
+use super::uprobe::{Scope, Uprobe};
 use crate::units::Pid;
 
 /// The kernel programs, built by `cargo xtask ebpf` and committed.
@@ -78,7 +78,7 @@ pub enum AttachError {
         instruction: String,
         /// Why.
         #[source]
-        source: Box<ProgramError>,
+        source: std::io::Error,
     },
     /// A probe was refused, for all processes of an executable.
     #[error("cannot attach to {function}+{into_function} (`{instruction}`) of {exe}")]
@@ -93,7 +93,7 @@ pub enum AttachError {
         instruction: String,
         /// Why.
         #[source]
-        source: Box<ProgramError>,
+        source: std::io::Error,
     },
     /// A map could not be used.
     #[error("the kernel refused an operation on the map {map}")]
@@ -106,22 +106,65 @@ pub enum AttachError {
     },
 }
 
-/// What the kernel must know of a process, as a map value.
-#[derive(Clone, Copy)]
+/// A type of the wire as a map key or value.
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(transparent)]
-struct Entry(gotracer_ebpf::Target);
+pub struct Wire<T>(pub T);
 
-// SAFETY: nine u32, no padding, any bits valid.
-unsafe impl aya::Pod for Entry {}
+// SAFETY: integers without padding between or behind them, any bits valid; so are those below.
+unsafe impl aya::Pod for Wire<Target> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Wire<RecordKey> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Wire<Record> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Wire<SiteKey> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Wire<Blocks> {}
 
-/// The loaded eBPF object. Dropping it detaches everything.
+/// For how many goroutines and sites the kernel can keep records. It takes their memory at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Goroutines that live at a time; some 130 bytes each.
+    pub goroutines: u32,
+    /// Creation sites; some 400 bytes each for each CPU.
+    pub sites: u32,
+}
+
+impl Capacity {
+    /// For none: where records are not wanted.
+    pub const NONE: Self = Self { goroutines: 1, sites: 1 };
+
+    /// For a process that has had `goroutines` at a time.
+    #[must_use]
+    pub fn for_goroutines(goroutines: u64) -> Self {
+        // What all sites may take on all CPUs together.
+        const SITES_BYTES: usize = 32 << 20;
+        let cpus = nr_cpus().unwrap_or(1).max(1);
+        let sites = (SITES_BYTES / (size_of::<Blocks>() * cpus)).clamp(256, 4096);
+        Self { goroutines: goroutines.saturating_mul(4).clamp(1 << 16, 1 << 21) as u32, sites: sites as u32 }
+    }
+}
+
+/// The loaded eBPF object. Dropping it detaches everything but [`Probes`] that are still held.
 pub struct KernelPrograms {
     ebpf: Ebpf,
-    targets: HashMap<MapData, u32, Entry>,
+    first: Array<MapData, Wire<Target>>,
+    targets: HashMap<MapData, u32, Wire<Target>>,
+    /// What the kernel programs know of each process; the one at the head of [`Self::first`], if there is one, first.
+    known: Vec<Known>,
     /// The programs' own log, where somebody listens.
     log: Option<EbpfLogger<&'static dyn Log>>,
     /// Held for as long as we are: tells of processes that replace their program.
     _exec: RawTracePointLink,
+    /// Held for programs that are loaded later: the numbers that no site has yet.
+    _free_sites: Queue<MapData, u32>,
+}
+
+struct Known {
+    target: Target,
+    /// It is in [`KernelPrograms::first`], where it is found faster, and not in [`KernelPrograms::targets`].
+    is_first: bool,
 }
 
 /// The maps by which events come up.
@@ -130,11 +173,13 @@ pub struct EventMaps {
     pub events: MapData,
     /// Events that did not come up, by cause and CPU.
     pub counts: PerCpuArray<MapData, u64>,
+    /// What the programs count and keep.
+    pub kept: KeptMaps,
 }
 
 /// The uprobes of one executable, for every process that runs it; dropping them detaches them.
 pub struct FileProbes {
-    _links: Vec<UProbeLink>,
+    _uprobes: Vec<Uprobe>,
 }
 
 /// Of which processes the kernel tells that they replaced their program.
@@ -146,10 +191,25 @@ pub enum Execs {
     Every,
 }
 
-/// The uprobes of one process; dropping them detaches them.
+/// The maps in which the kernel programs count and keep what is not an event.
+pub struct KeptMaps {
+    /// Hits, by the wire's `HIT_*` and CPU.
+    pub hits: PerCpuArray<MapData, u64>,
+    /// What each goroutine does: a hash map from `Wire<RecordKey>` to `Wire<Record>`.
+    pub records: Map,
+    /// The numbers of creation sites.
+    pub sites: HashMap<MapData, Wire<SiteKey>, u32>,
+    /// Blocks by the site's number and CPU.
+    pub site_blocks: PerCpuArray<MapData, Wire<Blocks>>,
+    /// Blocks by wait reason and CPU.
+    pub reason_blocks: PerCpuArray<MapData, Wire<Blocks>>,
+}
+
+/// Uprobes of one process; dropping them detaches them, which takes some 100 ms each.
+#[derive(Debug)]
 pub struct Probes {
     pid: Pid,
-    links: Vec<UProbeLink>,
+    uprobes: Vec<Uprobe>,
 }
 
 impl Probes {
@@ -162,50 +222,92 @@ impl Probes {
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.links.len()
+        self.uprobes.len()
+    }
+}
+
+/// Uprobes to be attached, on whatever thread.
+#[derive(Debug)]
+pub struct Attachment {
+    pid: Pid,
+    exe: PathBuf,
+    places: Vec<(OwnedFd, Placement)>,
+}
+
+impl Attachment {
+    /// Attaches them: some 10 ms for the first, less for the others.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses one of them; then none stays.
+    pub fn attach(self) -> Result<Probes, AttachError> {
+        let Self { pid, exe, places } = self;
+        let mut probes = Probes { pid, uprobes: Vec::with_capacity(places.len()) };
+        for (program, placement) in &places {
+            match Uprobe::attach(program.as_fd(), &exe, placement.offset, Scope::Process(pid)) {
+                Ok(uprobe) => probes.uprobes.push(uprobe),
+                Err(source) => return Err(attach_error(pid, placement, source)),
+            }
+        }
+        Ok(probes)
     }
 }
 
 impl KernelPrograms {
-    /// Loads the object.
+    /// Loads the object, without room for records.
     ///
     /// # Errors
     ///
     /// If we may not, or the kernel lacks what the programs need.
     pub fn load() -> Result<(Self, EventMaps), AttachError> {
-        Self::load_with(Execs::Traced)
+        Self::load_with(Capacity::NONE, Execs::Traced)
     }
 
-    /// Loads the object.
+    /// Loads the object, with room for the records of so many.
     ///
     /// # Errors
     ///
     /// As [`Self::load`].
-    pub fn load_with(execs: Execs) -> Result<(Self, EventMaps), AttachError> {
+    pub fn load_with(capacity: Capacity, execs: Execs) -> Result<(Self, EventMaps), AttachError> {
         if let Some(lack) = Lack::at_a_glance() {
             return Err(lack.into());
         }
-        Self::load_object(execs).map_err(|error| match Lack::found_by_trying() {
+        Self::load_object(capacity, execs).map_err(|error| match Lack::found_by_trying() {
             Some(lack) if !matches!(error, AttachError::Permission) => lack.into(),
             _ => error,
         })
     }
 
-    fn load_object(execs: Execs) -> Result<(Self, EventMaps), AttachError> {
+    fn load_object(capacity: Capacity, execs: Execs) -> Result<(Self, EventMaps), AttachError> {
         let mut ebpf = EbpfLoader::new()
             .override_global("ARCH", &ARCH, true)
             .override_global("EVERY_EXEC", &u32::from(execs == Execs::Every), true)
             .override_global(aya_log::LEVEL, &log_level(), false)
+            .map_max_entries("RECORDS", capacity.goroutines)
+            .map_max_entries("SITES", capacity.sites)
+            // One more: number 0 is of those that got none.
+            .map_max_entries("SITE_BLOCKS", capacity.sites + 1)
+            .map_max_entries("FREE_SITES", capacity.sites)
             .load(OBJECT)
             .map_err(|error| {
                 if is_permission(&error) { AttachError::Permission } else { AttachError::Load(Box::new(error)) }
             })?;
-        let targets = ebpf.take_map("TARGETS").ok_or_else(|| missing("TARGETS"))?;
-        let targets = HashMap::try_from(targets).map_err(map_error("TARGETS"))?;
-        let counts = ebpf.take_map("COUNTS").ok_or_else(|| missing("COUNTS"))?;
-        let counts = PerCpuArray::try_from(counts).map_err(map_error("COUNTS"))?;
+        let first = take::<Array<_, _>>(&mut ebpf, "FIRST_TARGET")?;
+        let targets = take::<HashMap<_, _, _>>(&mut ebpf, "TARGETS")?;
+        let mut free_sites = take::<Queue<_, u32>>(&mut ebpf, "FREE_SITES")?;
+        for site in 1..=capacity.sites {
+            free_sites.push(site, 0).map_err(map_error("FREE_SITES"))?;
+        }
+        let kept = KeptMaps {
+            hits: take(&mut ebpf, "HITS")?,
+            records: ebpf.take_map("RECORDS").ok_or_else(|| missing("RECORDS"))?,
+            sites: take(&mut ebpf, "SITES")?,
+            site_blocks: take(&mut ebpf, "SITE_BLOCKS")?,
+            reason_blocks: take(&mut ebpf, "REASON_BLOCKS")?,
+        };
+        let counts = take(&mut ebpf, "COUNTS")?;
         let events = match ebpf.take_map("EVENTS") {
-            Some(aya::maps::Map::PerfEventArray(data)) => data,
+            Some(Map::PerfEventArray(data)) => data,
             _ => return Err(missing("EVENTS")),
         };
         let exec = attach_exec(&mut ebpf).map_err(program_error("process_exec"))?;
@@ -213,7 +315,8 @@ impl KernelPrograms {
             0 => None,
             _ => EbpfLogger::init(&mut ebpf).inspect_err(|error| log::warn!("no log of kernel programs: {error}")).ok(),
         };
-        Ok((Self { ebpf, targets, log, _exec: exec }, EventMaps { events, counts }))
+        let programs = Self { ebpf, first, targets, known: Vec::new(), log, _exec: exec, _free_sites: free_sites };
+        Ok((programs, EventMaps { events, counts, kept }))
     }
 
     /// Passes on what the kernel programs have logged: with `-vv`, which reads failed.
@@ -223,7 +326,8 @@ impl KernelPrograms {
         }
     }
 
-    /// Tells the kernel programs of a process, then attaches `placements` in the executable at `exe` for it alone.
+    /// Tells the kernel programs of a process, with every event wanted, then attaches `placements` in the executable at
+    /// `exe` for it alone.
     ///
     /// # Errors
     ///
@@ -232,27 +336,97 @@ impl KernelPrograms {
         &mut self,
         pid: Pid,
         exe: &Path,
-        entry: gotracer_ebpf::Target,
+        entry: Target,
         placements: impl IntoIterator<Item = &'p Placement>,
     ) -> Result<Probes, AttachError> {
-        let scope = NonZeroU32::new(pid.0).map_or(UProbeScope::CallingProcess, UProbeScope::OneProcess);
-        self.targets.insert(pid.0, Entry(entry), 0).map_err(map_error("TARGETS"))?;
-        let mut probes = Probes { pid, links: Vec::new() };
-        for placement in placements {
-            let program = self.uprobe(placement.program)?;
-            let attached = program
-                .attach(UProbeAttachLocation::AbsoluteOffset(placement.offset.0), exe, scope)
-                .and_then(|id| program.take_link(id));
-            match attached {
-                Ok(link) => probes.links.push(link),
-                Err(source) => return Err(attach_error(pid, placement, source)),
-            }
-        }
-        Ok(probes)
+        self.begin(pid, entry)?;
+        self.attachment(pid, exe, placements)?.attach()
     }
 
-    /// Attaches `placements` in the executable at `exe` for every process that runs it, now or later. Only those that the
-    /// kernel programs know of ([`Self::begin`]) send events; the others pay for the probes and send nothing.
+    /// Tells the kernel programs of a process, with every event wanted.
+    ///
+    /// # Errors
+    ///
+    /// If the map refuses.
+    pub fn begin(&mut self, pid: Pid, entry: Target) -> Result<(), AttachError> {
+        self.know(pid, Target { control: Control { mode: MODE_EVENTS, ..Control::default() }.pack(), ..entry })
+    }
+
+    /// Tells the kernel programs of a process: from here on its probes find it.
+    ///
+    /// # Errors
+    ///
+    /// If the map refuses.
+    pub fn know(&mut self, pid: Pid, entry: Target) -> Result<(), AttachError> {
+        let target = Target { tgid: pid.0, ..entry };
+        self.forget(pid)?;
+        let is_first = !self.known.iter().any(|known| known.is_first);
+        self.known.push(Known { target, is_first });
+        self.tell(pid)
+    }
+
+    /// Tells the kernel programs what is wanted of a process that they know, and of which of its programs.
+    ///
+    /// # Errors
+    ///
+    /// If the map refuses.
+    pub fn want(&mut self, pid: Pid, control: Control) -> Result<(), AttachError> {
+        for known in self.known.iter_mut().filter(|known| known.target.tgid == pid.0) {
+            known.target.control = control.pack();
+        }
+        self.tell(pid)
+    }
+
+    fn tell(&mut self, pid: Pid) -> Result<(), AttachError> {
+        let Some(known) = self.known.iter().find(|known| known.target.tgid == pid.0) else { return Ok(()) };
+        if known.is_first {
+            self.first.set(0, Wire(known.target), 0).map_err(map_error("FIRST_TARGET"))
+        } else {
+            self.targets.insert(pid.0, Wire(known.target), 0).map_err(map_error("TARGETS"))
+        }
+    }
+
+    /// Makes the kernel programs forget a process: no event of it comes any more, but from programs under way.
+    ///
+    /// # Errors
+    ///
+    /// If the map refuses.
+    pub fn forget(&mut self, pid: Pid) -> Result<(), AttachError> {
+        let Some(at) = self.known.iter().position(|known| known.target.tgid == pid.0) else { return Ok(()) };
+        if self.known.swap_remove(at).is_first {
+            self.first.set(0, Wire(Target::default()), 0).map_err(map_error("FIRST_TARGET"))
+        } else {
+            match self.targets.remove(&pid.0) {
+                Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+                Err(error) => Err(map_error("TARGETS")(error)),
+            }
+        }
+    }
+
+    /// What is to be attached for a process that the kernel programs know.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a program.
+    pub fn attachment<'p>(
+        &mut self,
+        pid: Pid,
+        exe: &Path,
+        placements: impl IntoIterator<Item = &'p Placement>,
+    ) -> Result<Attachment, AttachError> {
+        let mut places = Vec::new();
+        for placement in placements {
+            let refused = program_error(placement.program);
+            let program = self.uprobe(placement.program)?;
+            let fd = program.fd().map_err(&refused)?.as_fd().try_clone_to_owned();
+            let fd = fd.map_err(|source| refused(ProgramError::IOError(source)))?;
+            places.push((fd, placement.clone()));
+        }
+        Ok(Attachment { pid, exe: exe.to_owned(), places })
+    }
+
+    /// Attaches `placements` in the executable at `exe`, called `name`, for every process that runs it, now or later. Only
+    /// those that the kernel programs [know](Self::know) send events; the others pay for the probes and send nothing.
     ///
     /// # Errors
     ///
@@ -263,42 +437,19 @@ impl KernelPrograms {
         name: &str,
         placements: impl IntoIterator<Item = &'p Placement>,
     ) -> Result<FileProbes, AttachError> {
-        let mut links = Vec::new();
+        let mut uprobes = Vec::new();
         for placement in placements {
-            let program = self.uprobe(placement.program)?;
-            let location = UProbeAttachLocation::AbsoluteOffset(placement.offset.0);
-            let attached =
-                program.attach(location, exe, UProbeScope::AllProcesses).and_then(|id| program.take_link(id));
-            links.push(attached.map_err(|source| AttachError::AttachFile {
+            let program = self.uprobe(placement.program)?.fd().map_err(program_error(placement.program))?;
+            let attached = Uprobe::attach(program.as_fd(), exe, placement.offset, Scope::EveryProcess);
+            uprobes.push(attached.map_err(|source| AttachError::AttachFile {
                 exe: name.to_owned(),
                 function: placement.function,
                 into_function: placement.into_function,
                 instruction: placement.instruction.clone(),
-                source: Box::new(source),
+                source,
             })?);
         }
-        Ok(FileProbes { _links: links })
-    }
-
-    /// Tells the kernel programs of a process whose executable has [`FileProbes`]: its events come from here on.
-    ///
-    /// # Errors
-    ///
-    /// If the map refuses, as when it is full.
-    pub fn begin(&mut self, pid: Pid, entry: gotracer_ebpf::Target) -> Result<(), AttachError> {
-        self.targets.insert(pid.0, Entry(entry), 0).map_err(map_error("TARGETS"))
-    }
-
-    /// Forgets a process: no event of it comes any more.
-    ///
-    /// # Errors
-    ///
-    /// If the map refuses.
-    pub fn forget(&mut self, pid: Pid) -> Result<(), AttachError> {
-        match self.targets.remove(&pid.0) {
-            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(map_error("TARGETS")(error)),
-        }
+        Ok(FileProbes { _uprobes: uprobes })
     }
 
     /// Forgets a process and detaches its probes.
@@ -333,6 +484,10 @@ fn attach_exec(ebpf: &mut Ebpf) -> Result<RawTracePointLink, ProgramError> {
     program.load()?;
     let id = program.attach("sched_process_exec")?;
     program.take_link(id)
+}
+
+fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, AttachError> {
+    M::try_from(ebpf.take_map(name).ok_or_else(|| missing(name))?).map_err(map_error(name))
 }
 
 fn map_error(map: &'static str) -> impl FnOnce(aya::maps::MapError) -> AttachError {
@@ -371,11 +526,8 @@ fn is_permission(error: &(dyn std::error::Error + 'static)) -> bool {
     })
 }
 
-fn attach_error(pid: Pid, placement: &Placement, source: ProgramError) -> AttachError {
-    let gone = std::iter::successors(Some(&source as &(dyn std::error::Error + 'static)), |e| e.source())
-        .filter_map(|e| e.downcast_ref::<std::io::Error>())
-        .any(|e| matches!(e.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)));
-    if gone {
+fn attach_error(pid: Pid, placement: &Placement, source: std::io::Error) -> AttachError {
+    if matches!(source.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) {
         return AttachError::Exited { pid };
     }
     AttachError::Attach {
@@ -383,6 +535,6 @@ fn attach_error(pid: Pid, placement: &Placement, source: ProgramError) -> Attach
         function: placement.function,
         into_function: placement.into_function,
         instruction: placement.instruction.clone(),
-        source: Box::new(source),
+        source,
     }
 }

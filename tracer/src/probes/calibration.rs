@@ -1,14 +1,16 @@
-//! What a probe costs on this machine, measured on a function of our own.
+//! What a probe costs on this machine, measured on functions of our own.
 //!
-//! Out: nanoseconds a hit, by how the kernel executes the probed instruction. A hit is a trap, the kernel program, and
-//! an event put in the perf buffer: what a target pays for each event.
+//! Out: nanoseconds a hit, by how the kernel executes the probed instruction and by what the kernel program does. A hit
+//! is a trap, or on a five-byte nop and a kernel that knows how, a call; and the kernel program, with its event put in
+//! the perf buffer or its record changed.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use gotracer_ebpf::{Control, MODE_EVENTS, MODE_OFF, MODE_STATES, Target};
 use serde::Serialize;
 
-use super::attach::{AttachError, KernelPrograms};
+use super::attach::{AttachError, KernelPrograms, Probes};
 use super::catalogue::Event;
 use super::instruction::Execution;
 use super::own_code;
@@ -17,16 +19,33 @@ use crate::process::{Process, ProcessError};
 use crate::units::{Pc, Pid, RemoteAddr};
 
 /// What one hit costs the target, in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Cost {
+    /// Before the kernel program does anything.
+    pub trap: Trap,
+    /// What the program for parks and runs adds with its event.
+    pub event_ns: f64,
+    /// What it adds where the kernel keeps states.
+    pub kept_ns: f64,
+    /// What the program for births adds with its event.
+    pub created_event_ns: f64,
+    /// What it adds where the kernel keeps states, its event included.
+    pub created_kept_ns: f64,
+}
+
+/// What it costs to come to the kernel program and back, by the probed instruction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Trap {
     /// On an instruction that the kernel emulates.
     pub emulated_ns: f64,
+    /// On a five-byte nop, which kernels from 6.18 turn into a call; `None` where the architecture has none.
+    pub nop5_ns: Option<f64>,
     /// On an instruction that it single-steps.
     pub single_stepped_ns: f64,
 }
 
-impl Cost {
-    /// The cost of a hit on an instruction of this kind; `None` where there cannot be a probe.
+impl Trap {
+    /// The cost on an instruction of this kind; `None` where there cannot be a probe.
     #[must_use]
     pub fn of(&self, execution: Execution) -> Option<f64> {
         match execution {
@@ -34,6 +53,14 @@ impl Cost {
             Execution::SingleStepped => Some(self.single_stepped_ns),
             Execution::Rejected => None,
         }
+    }
+}
+
+impl Cost {
+    /// The cost of a hit with its event on an instruction of this kind; `None` where there cannot be a probe.
+    #[must_use]
+    pub fn of(&self, execution: Execution) -> Option<f64> {
+        self.trap.of(execution).map(|trap| trap + self.event_ns)
     }
 }
 
@@ -52,94 +79,189 @@ pub enum CalibrationError {
     NotMapped(#[from] std::io::Error),
 }
 
-/// A function with an instruction to probe: takes the address that the kernel program takes for a g.
-struct Subject {
-    name: &'static str,
-    call: extern "C" fn(*const u64),
-    /// Bytes from its entry to the probed instruction.
-    probe_at: u64,
-    execution: Execution,
-}
+/// A function with instructions to probe: takes the address that the kernel program takes for a g.
+type Subject = extern "C" fn(*const u64);
 
+/// The functions, and bytes from their entries to the probed instructions.
 #[cfg(target_arch = "x86_64")]
-const SUBJECTS: [Subject; 2] = {
+mod subjects {
+    use super::Subject;
+
+    /// Two pushes, the g in R14 and RAX.
+    pub(super) const PARK_AND_RUN: (Subject, [u64; 2]) = (park_and_run, [8, 10]);
+    /// One push, the g in RAX.
+    pub(super) const BIRTH: (Subject, u64) = (birth, 3);
+    /// A five-byte nop.
+    pub(super) const NOP5: Option<(Subject, u64)> = Some((nop5, 3));
+    /// A move.
+    pub(super) const SINGLE_STEPPED: (Subject, u64) = (single_stepped, 3);
+
     #[unsafe(naked)]
-    extern "C" fn emulated(_g: *const u64) {
+    extern "C" fn park_and_run(_g: *const u64) {
+        core::arch::naked_asm!(
+            "push r14",
+            "mov rax, rdi",
+            "mov r14, rdi",
+            "push rbp",
+            "pop rbp",
+            "push rbp",
+            "pop rbp",
+            "pop r14",
+            "ret"
+        )
+    }
+
+    #[unsafe(naked)]
+    extern "C" fn birth(_g: *const u64) {
         core::arch::naked_asm!("mov rax, rdi", "push rbp", "pop rbp", "ret")
     }
+
+    #[unsafe(naked)]
+    extern "C" fn nop5(_g: *const u64) {
+        core::arch::naked_asm!("mov rax, rdi", ".byte 0x0f, 0x1f, 0x44, 0x00, 0x00", "ret")
+    }
+
     #[unsafe(naked)]
     extern "C" fn single_stepped(_g: *const u64) {
         core::arch::naked_asm!("mov rax, rdi", "mov rcx, rcx", "ret")
     }
-    [
-        Subject { name: "push", call: emulated, probe_at: 3, execution: Execution::Emulated },
-        Subject { name: "mov", call: single_stepped, probe_at: 3, execution: Execution::SingleStepped },
-    ]
-};
+}
 
 #[cfg(target_arch = "aarch64")]
-const SUBJECTS: [Subject; 2] = {
+mod subjects {
+    use super::Subject;
+
+    /// Two branches, the g in X28 and X0.
+    pub(super) const PARK_AND_RUN: (Subject, [u64; 2]) = (park_and_run, [8, 12]);
+    /// A branch, the g in X0.
+    pub(super) const BIRTH: (Subject, u64) = (birth, 0);
+    pub(super) const NOP5: Option<(Subject, u64)> = None;
+    /// A move.
+    pub(super) const SINGLE_STEPPED: (Subject, u64) = (single_stepped, 0);
+
     #[unsafe(naked)]
-    extern "C" fn emulated(_g: *const u64) {
+    extern "C" fn park_and_run(_g: *const u64) {
+        core::arch::naked_asm!(
+            "str x28, [sp, #-16]!",
+            "mov x28, x0",
+            "b 1f",
+            "1:",
+            "b 2f",
+            "2:",
+            "ldr x28, [sp], #16",
+            "ret"
+        )
+    }
+
+    #[unsafe(naked)]
+    extern "C" fn birth(_g: *const u64) {
         core::arch::naked_asm!("b 1f", "1:", "ret")
     }
+
     #[unsafe(naked)]
     extern "C" fn single_stepped(_g: *const u64) {
         core::arch::naked_asm!("mov x1, x1", "ret")
     }
-    [
-        Subject { name: "b", call: emulated, probe_at: 0, execution: Execution::Emulated },
-        Subject { name: "mov", call: single_stepped, probe_at: 0, execution: Execution::SingleStepped },
-    ]
-};
+}
 
-/// Measures each kind for a few milliseconds. The events go to whatever buffers are open, under our own PID.
+/// A g as [`entry`] describes it: a goid, and what tells of a birth.
+const G: [u64; 4] = [1, 0, 0, 0];
+
+fn entry() -> Target {
+    Target { birth_together: 1, ..Target::default() }
+}
+
+/// Measures each kind for a few milliseconds. The events go to whatever buffers are open, under our own PID; there must
+/// be room for 20,000 on each CPU, for what finds no room costs less. What gives [`KernelPrograms`] room for records
+/// must have left some.
+///
+/// Gives the probes, too: it takes a tenth of a second each to detach them.
 ///
 /// # Errors
 ///
 /// If the probes cannot be attached.
-pub fn calibrate(programs: &mut KernelPrograms) -> Result<Cost, CalibrationError> {
+pub fn calibrate(programs: &mut KernelPrograms) -> Result<(Cost, Vec<Probes>), CalibrationError> {
     let us = Process::open(Pid(std::process::id()))?;
-    // A "g" of one word, its goid.
-    let entry = gotracer_ebpf::Target::default();
-    let mut cost = Cost { emulated_ns: 0.0, single_stepped_ns: 0.0 };
-    for subject in SUBJECTS {
-        let address = RemoteAddr(subject.call as usize as u64 + subject.probe_at);
-        let placement = Placement {
+    let ours = Ours { pid: us.pid() };
+    programs.know(ours.pid, entry())?;
+    let mut attached = Vec::new();
+    let mut epoch = 0;
+    let mut measure = |programs: &mut KernelPrograms, subject: Subject, mode: u8| -> Result<f64, AttachError> {
+        epoch += 1;
+        programs.want(ours.pid, Control { mode, sample_shift: 0, epoch })?;
+        Ok(ns_per_call(subject))
+    };
+
+    let (park_and_run, [park, run]) = subjects::PARK_AND_RUN;
+    let bare = ns_per_call(park_and_run);
+    let probes = [
+        ours.placement(park_and_run, park, "blocked_at_entry")?,
+        ours.placement(park_and_run, run, "running_at_call")?,
+    ];
+    attached.push(programs.attachment(ours.pid, &us.exe(), &probes)?.attach()?);
+    let mut hit =
+        |mode| -> Result<f64, AttachError> { Ok(((measure(programs, park_and_run, mode)? - bare) / 2.0).max(0.0)) };
+    let emulated_ns = hit(MODE_OFF)?;
+    let event_ns = (hit(MODE_EVENTS)? - emulated_ns).max(0.0);
+    let kept_ns = (hit(MODE_STATES)? - emulated_ns).max(0.0);
+
+    let mut alone = |programs: &mut KernelPrograms, (subject, at), program, modes: &[u8]| {
+        let bare = ns_per_call(subject);
+        let placement = ours.placement(subject, at, program)?;
+        attached.push(programs.attachment(ours.pid, &us.exe(), [&placement])?.attach()?);
+        let hits = modes.iter().map(|mode| Ok((measure(programs, subject, *mode)? - bare).max(0.0)));
+        hits.collect::<Result<Vec<f64>, CalibrationError>>()
+    };
+    let births = alone(programs, subjects::BIRTH, "created_at_return", &[MODE_EVENTS, MODE_STATES])?;
+    let single_stepped = alone(programs, subjects::SINGLE_STEPPED, "running_at_call", &[MODE_OFF])?;
+    let nop5 = match subjects::NOP5 {
+        Some(subject) => Some(alone(programs, subject, "running_at_call", &[MODE_OFF])?),
+        None => None,
+    };
+    programs.forget(ours.pid)?;
+    let first = |hits: &[f64]| hits.first().copied().unwrap_or_default();
+    let cost = Cost {
+        trap: Trap { emulated_ns, nop5_ns: nop5.as_deref().map(first), single_stepped_ns: first(&single_stepped) },
+        event_ns,
+        kept_ns,
+        created_event_ns: (first(&births) - emulated_ns).max(0.0),
+        created_kept_ns: (births.last().copied().unwrap_or_default() - emulated_ns).max(0.0),
+    };
+    Ok((cost, attached))
+}
+
+/// Our own process.
+struct Ours {
+    pid: Pid,
+}
+
+impl Ours {
+    fn placement(&self, subject: Subject, at: u64, program: &'static str) -> Result<Placement, CalibrationError> {
+        let address = RemoteAddr(subject as usize as u64 + at);
+        Ok(Placement {
             event: Event::Running,
             function: "gotracer's own",
-            program: "running_at_call",
+            program,
             pc: Pc(address.0),
             offset: own_code::file_offset(address)?,
-            into_function: subject.probe_at,
-            instruction: subject.name.to_owned(),
-            execution: subject.execution,
-        };
-        let bare = ns_per_call(&subject);
-        let probes = programs.attach(us.pid(), &us.exe(), entry, [&placement])?;
-        let probed = ns_per_call(&subject);
-        programs.detach(probes)?;
-        let hit = (probed - bare).max(0.0);
-        match subject.execution {
-            Execution::Emulated => cost.emulated_ns = hit,
-            Execution::SingleStepped => cost.single_stepped_ns = hit,
-            Execution::Rejected => {}
-        }
+            into_function: at,
+            instruction: "its instruction".to_owned(),
+            // Not looked at: this is what is to be found out.
+            execution: Execution::Emulated,
+        })
     }
-    Ok(cost)
 }
 
 /// The best of several short runs: what is added to the least is other processes' time, not ours.
-fn ns_per_call(subject: &Subject) -> f64 {
-    const CALLS: u32 = 200;
-    const ATLEAST: Duration = Duration::from_millis(5);
-    let g = 1_u64;
+fn ns_per_call(subject: Subject) -> f64 {
+    const CALLS: u32 = 100;
+    const AT_LEAST: Duration = Duration::from_millis(4);
     let begin = Instant::now();
     let mut best = f64::INFINITY;
-    while begin.elapsed() < ATLEAST {
+    while begin.elapsed() < AT_LEAST {
         let round = Instant::now();
         for _ in 0..CALLS {
-            (subject.call)(black_box(&raw const g));
+            subject(black_box(G.as_ptr()));
         }
         best = best.min(round.elapsed().as_nanos() as f64 / f64::from(CALLS));
     }

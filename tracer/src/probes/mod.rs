@@ -24,7 +24,8 @@ pub mod instruction;
 pub mod kernel;
 mod own_code;
 pub mod placement;
+mod uprobe;
 
-pub use attach::{AttachError, EventMaps, Execs, FileProbes, KernelPrograms, Probes};
+pub use attach::{AttachError, Attachment, Capacity, EventMaps, Execs, FileProbes, KernelPrograms, Probes};
 pub use detail::Detail;
 pub use placement::{Placement, Verdict, place};

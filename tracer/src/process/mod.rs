@@ -137,6 +137,28 @@ impl Process {
         words.join(" ")
     }
 
+    /// The CPU time that its threads have used since it began, those that have ended included: what /proc/PID/stat says in
+    /// hundredths of a second, in nanoseconds.
+    ///
+    /// # Errors
+    ///
+    /// If it is gone.
+    pub fn cpu_time(&self) -> std::io::Result<std::time::Duration> {
+        let mut clock = 0;
+        let pid = libc::pid_t::try_from(self.pid.0).map_err(std::io::Error::other)?;
+        // SAFETY: a clock id to write to.
+        match unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) } {
+            0 => {}
+            error => return Err(std::io::Error::from_raw_os_error(error)),
+        }
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: a timespec to write to.
+        if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        Ok(std::time::Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+    }
+
     /// Whether it has exited.
     #[must_use]
     pub fn has_exited(&self) -> bool {

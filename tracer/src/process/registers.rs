@@ -194,7 +194,7 @@ impl Ring {
     }
 
     fn word(&self, at: u64) -> u64 {
-        let within = at as usize % (self.page * PAGES) & !7;
+        let within = (at as usize % (self.page * PAGES)) & !7;
         // SAFETY: the ring has `page * PAGES` bytes behind the control page, and `within` is aligned and below that.
         unsafe { self.base.add(self.page + within).cast::<u64>().read_volatile() }
     }

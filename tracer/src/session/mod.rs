@@ -3,6 +3,8 @@
 //! In: a process. Out, batch by batch: its events, already in the [`GoroutineTable`]; in the end, what ended it.
 //! Follows the process through `execve`. Must not know how anything is printed.
 
+mod dial;
+mod meter;
 mod options;
 mod readings;
 mod refine;
@@ -12,12 +14,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::binary::Binary;
-use crate::events::{Event, EventStream, StreamError, Transition, now};
+use crate::events::{Event, EventStream, KeptStates, StreamError, Transition, now};
 use crate::go_runtime::Layout;
 use crate::goroutines::{GoroutineTable, MergeReport};
-use crate::governor::{Change, Level, Overhead};
+use crate::governor::{Change, Level, Overhead, Quality};
 use crate::probes::catalogue::PROBES;
-use crate::probes::{AttachError, KernelPrograms, Probes, Verdict, place};
+use crate::probes::{AttachError, Capacity, Detail, Execs, KernelPrograms, Placement, Verdict, place};
 use crate::process::{Process, ProcessError};
 use crate::snapshot::Snapshot;
 use crate::tracee::{Program, Tracee, TraceeError, TraceeNames};
@@ -26,6 +28,8 @@ use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
 pub use options::Options;
 pub(crate) use seed::entry as snapshot_entry;
 
+use dial::Dial;
+use meter::Meter;
 use readings::Readings;
 use seed::{Seeding, Subject};
 
@@ -99,7 +103,7 @@ pub struct Session {
     stream: EventStream,
     /// `None` only while the session changes from one program to the next.
     tracee: Option<Tracee>,
-    probes: Option<Probes>,
+    dial: Dial,
     verdicts: Vec<Verdict>,
     table: GoroutineTable,
     /// Of each program the process has run, by the table's generation.
@@ -115,9 +119,7 @@ pub struct Session {
     /// How far we are with the goroutines that are older than the probes.
     seeding: Seeding,
     readings: Readings,
-    level: Level,
-    overhead: Option<Overhead>,
-    changes: Vec<Change>,
+    meter: Meter,
 }
 
 impl Session {
@@ -164,15 +166,24 @@ impl Session {
 
     fn new(tracee: Tracee, starting: bool, options: Options) -> Result<Self, SessionError> {
         let verdicts = verdicts(tracee.program())?;
-        let (programs, maps) = KernelPrograms::load()?;
+        let keeps = options.detail == Detail::States || options.budget.is_some();
+        // TODO
+        let capacity = if keeps { Capacity::for_goroutines(0) } else { Capacity::NONE };
+        let (programs, maps) = KernelPrograms::load_with(capacity, Execs::Traced)?;
         let stream = EventStream::open(maps.events, maps.counts)?;
         let pid = tracee.process().pid();
+        let program = tracee.program();
+        let placements: Vec<Placement> = verdicts.iter().filter_map(Verdict::placement).cloned().collect();
+        let mut meter = Meter::new(options, placements.clone());
+        let level = meter.first_level();
+        let kept = KeptStates::new(maps.kept);
+        let dial = Dial::new(pid, program.exe.clone(), entry(program), placements, kept);
         let mut session = Self {
             programs,
             stream,
             names: vec![TraceeNames::new(tracee.program().clone(), tracee.bias())],
             tracee: Some(tracee),
-            probes: None,
+            dial,
             verdicts,
             table: GoroutineTable::new(pid),
             started: now(),
@@ -182,30 +193,26 @@ impl Session {
             pending: Vec::new(),
             seeding: Seeding::rest(),
             readings: Readings::default(),
-            level: Level::of(options.detail),
-            overhead: None,
-            changes: Vec::new(),
+            meter,
         };
-        session.attach_probes()?;
+        session.attach_probes(level)?;
         session.started = now();
+        session.meter.calibrate();
         if !starting {
             session.seeding = Seeding::begin(&mut session.table);
         }
         Ok(session)
     }
 
-    fn attach_probes(&mut self) -> Result<(), SessionError> {
+    fn attach_probes(&mut self, level: Level) -> Result<(), SessionError> {
         let Some(tracee) = &self.tracee else { return Ok(()) };
-        let entry = entry(tracee.program());
-        let placements = self.verdicts.iter().filter_map(Verdict::placement);
-        let pid = tracee.process().pid();
-        let probes = self.programs.attach(pid, &tracee.program().exe, entry, placements)?;
+        self.dial.begin(&mut self.programs, &mut self.table, level)?;
         // A process is attached to by its PID: if it has exited meanwhile, they may be another's.
         if tracee.process().has_exited() {
-            self.programs.detach(probes)?;
+            let pid = tracee.process().pid();
+            self.dial.detach(&mut self.programs)?;
             return Err(AttachError::Exited { pid }.into());
         }
-        self.probes = Some(probes);
         Ok(())
     }
 
@@ -224,7 +231,7 @@ impl Session {
     /// How many probes are attached.
     #[must_use]
     pub fn probes(&self) -> usize {
-        self.probes.as_ref().map_or(0, Probes::count)
+        self.dial.probes()
     }
 
     /// What became of each probe.
@@ -260,18 +267,39 @@ impl Session {
     /// How much is told at present.
     #[must_use]
     pub fn level(&self) -> Level {
-        self.level
+        self.dial.level()
+    }
+
+    /// For how many seconds each level held, in the order in which they were first taken.
+    #[must_use]
+    pub fn levels(&self) -> Vec<(Level, f64)> {
+        self.dial.levels(self.ended.unwrap_or_else(now))
+    }
+
+    /// What the figures of births and ends, and those of states, parks and blocked time are worth: the least that they
+    /// were worth at any time.
+    #[must_use]
+    pub fn quality(&self) -> (Quality, Quality) {
+        let levels = self.levels();
+        let worst = |of: fn(Level) -> Quality| levels.iter().map(|(level, _)| of(*level)).max();
+        (worst(Level::lives).unwrap_or(Quality::Exact), worst(Level::states).unwrap_or(Quality::Exact))
     }
 
     /// What tracing cost the target in the last period; `None` before the end of the first.
     #[must_use]
     pub fn overhead(&self) -> Option<&Overhead> {
-        self.overhead.as_ref()
+        self.meter.overhead()
+    }
+
+    /// The share of the target's CPU time that tracing cost it in all periods so far; `None` before the end of the first.
+    #[must_use]
+    pub fn mean_overhead(&self) -> Option<f64> {
+        self.meter.mean()
     }
 
     /// The changes of level since this was last asked.
     pub fn take_changes(&mut self) -> Vec<Change> {
-        std::mem::take(&mut self.changes)
+        self.meter.take_changes()
     }
 
     /// From now on all goroutines are read so often, with their stacks; more rarely where a reading takes long.
@@ -339,7 +367,9 @@ impl Session {
                 self.seeding = Seeding::begin(&mut self.table);
                 self.readings.begun();
             }
-            self.seeding.advance(&mut self.table, || subject(tracee));
+            // What a slice of time shows grows old in the next gap.
+            let refresh = self.dial.level().states() != Quality::Exact;
+            self.seeding.advance(&mut self.table, refresh, || subject(tracee));
             let pid = tracee.process().pid();
             tokio::select! {
                 read = self.stream.next_batch(interval, events) => read?,
@@ -362,6 +392,15 @@ impl Session {
         }
         self.programs.flush_log();
         self.take_in(events, from);
+        self.dial.advance(&mut self.programs, &mut self.table, self.stream.released())?;
+        if let Some(tracee) = &self.tracee {
+            self.meter.advance(tracee.process(), &mut self.dial, &mut self.programs, &mut self.table)?;
+        }
+        if self.pending.is_empty() && self.seeding.is_ready(self.stream.released()) {
+            self.meter.see_newest(self.seeding.newest());
+            // What the kernel has kept is newer than the snapshot; what it lacks was so before.
+            self.dial.read(&mut self.table)?;
+        }
         if self.pending.is_empty()
             && let Some((report, snapshot)) = self.seeding.merge_keeping(&mut self.table, self.stream.released())
         {
@@ -380,10 +419,8 @@ impl Session {
     /// If the kernel can no longer be read.
     pub fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), SessionError> {
         let ended = *self.ended.get_or_insert_with(now);
-        if let Some(probes) = self.probes.take() {
-            self.programs.detach(probes)?;
-        }
         let mut from = events.len();
+        self.dial.detach(&mut self.programs)?;
         events.append(&mut self.pending);
         self.stream.finish(events)?;
         // A loss is noticed later than it happens.
@@ -396,6 +433,7 @@ impl Session {
             events.append(&mut self.pending);
             self.take_in(events, from);
         }
+        self.dial.read(&mut self.table)?;
         Ok(())
     }
 
@@ -444,15 +482,17 @@ impl Session {
 
     /// The process has replaced its program: attach to the new one.
     fn follow_exec(&mut self) -> Result<(), SessionError> {
-        if let Some(probes) = self.probes.take() {
-            self.programs.detach(probes)?;
-        }
+        let level = self.dial.level();
+        self.dial.detach(&mut self.programs)?;
         let Some(old) = self.tracee.take() else { return Ok(()) };
         let tracee = Tracee::open(old.into_process())?;
         self.verdicts = verdicts(tracee.program())?;
         self.names.push(TraceeNames::new(tracee.program().clone(), tracee.bias()));
+        let placements: Vec<Placement> = self.verdicts.iter().filter_map(Verdict::placement).cloned().collect();
+        self.meter.follow(placements.clone());
+        self.dial.follow(tracee.program().exe.clone(), entry(tracee.program()), placements);
         self.tracee = Some(tracee);
-        self.attach_probes()?;
+        self.attach_probes(level)?;
         self.seeding = Seeding::begin(&mut self.table);
         Ok(())
     }
@@ -498,7 +538,12 @@ pub(crate) fn verdicts(program: &Program) -> Result<Vec<Verdict>, SessionError> 
 #[must_use]
 pub fn entry(program: &Program) -> gotracer_ebpf::Target {
     let Layout { g, m, .. } = program.layout.as_ref();
+    let together = |parent: u32| {
+        let at = |bytes| parent.checked_add(bytes);
+        (Some(g.gopc.offset), Some(g.startpc.offset)) == (at(8), at(24))
+    };
     gotracer_ebpf::Target {
+        birth_together: u32::from(g.parent_goid.is_some_and(|field| together(field.offset))),
         g_goid: g.goid.offset,
         g_parent_goid: g.parent_goid.map_or(gotracer_ebpf::NO_FIELD, |field| field.offset),
         g_gopc: g.gopc.offset,
@@ -509,5 +554,6 @@ pub fn entry(program: &Program) -> gotracer_ebpf::Target {
         g_m: g.m.offset,
         m_curg: m.curg.offset,
         coroutine_reason: program.wait_reasons.number("coroutine").map_or(0, u32::from),
+        ..Default::default()
     }
 }

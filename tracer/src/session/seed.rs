@@ -18,12 +18,14 @@ use crate::process::memory::LiveMemory;
 use crate::process::{Process, ProcessError};
 use crate::snapshot::{self, Snapshot, SnapshotError, Source};
 use crate::tracee::{LoadBias, Program};
-use crate::units::{MonotonicNs, Pid};
+use crate::units::{Goid, MonotonicNs, Pid};
 
 /// As long as a thread may stand between a probe and the change of status that it announces, and then some.
 const SETTLE: Duration = Duration::from_millis(5);
-/// After a loss, the next reading waits so long: where events are lost the machine is busy enough.
+/// After a reading, the next one waits so long: where events are lost the machine is busy enough.
 const BETWEEN: Duration = Duration::from_secs(1);
+/// And so many times as long as the reading took.
+const READING_SHARE: u32 = 20;
 
 /// Why nothing could be read.
 #[derive(Debug, thiserror::Error)]
@@ -83,11 +85,19 @@ impl Seeding {
         matches!(self, Self::Settling(_) | Self::Reading(_) | Self::Read(_))
     }
 
-    /// Goes on if it is time to: to be called between drains.
-    pub(crate) fn advance(&mut self, table: &mut GoroutineTable, subject: impl FnOnce() -> Option<Subject>) {
+    /// Goes on if it is time to: to be called between drains. `refresh`: states come from readings alone, so that the
+    /// next is due even if nothing was lost.
+    pub(crate) fn advance(
+        &mut self,
+        table: &mut GoroutineTable,
+        refresh: bool,
+        subject: impl FnOnce() -> Option<Subject>,
+    ) {
         let time = Instant::now();
         match self {
-            Self::Rest(until) if time >= *until && table.uncertain_since().is_some() => *self = Self::begin(table),
+            Self::Rest(until) if time >= *until && (refresh || table.uncertain_since().is_some()) => {
+                *self = Self::begin(table)
+            }
             Self::Settling(until) if time >= *until => {
                 if let Some(subject) = subject() {
                     *self = Self::Reading(tokio::task::spawn_blocking(move || read(&subject)));
@@ -124,6 +134,20 @@ impl Seeding {
         };
     }
 
+    /// Whether there is something to merge: read, and all events up to the end of the reading are among those up to
+    /// `applied`.
+    pub(super) fn is_ready(&self, applied: MonotonicNs) -> bool {
+        matches!(self, Self::Read(snapshot) if snapshot.taken_to.is_none_or(|to| to <= applied))
+    }
+
+    /// The newest goroutine of what is to be merged, and when it was read. Ids are given out in order, but for 16 at a time
+    /// to each P: <https://github.com/golang/go/blob/go1.27.3/src/runtime/proc.go#L5320>.
+    pub(super) fn newest(&self) -> Option<(MonotonicNs, Goid)> {
+        let Self::Read(snapshot) = self else { return None };
+        let goid = snapshot.goroutines.iter().map(|goroutine| goroutine.goid).max()?;
+        Some((snapshot.taken_to?, goid))
+    }
+
     /// Merges what was read, if there is something and all events up to the end of the reading are in the table: all up
     /// to `applied` are.
     pub(crate) fn merge(&mut self, table: &mut GoroutineTable, applied: MonotonicNs) -> Option<MergeReport> {
@@ -136,14 +160,15 @@ impl Seeding {
         table: &mut GoroutineTable,
         applied: MonotonicNs,
     ) -> Option<(MergeReport, Box<Snapshot>)> {
-        let Self::Read(snapshot) = self else { return None };
-        if snapshot.taken_to.is_some_and(|to| to > applied) {
+        if !self.is_ready(applied) {
             return None;
         }
         let Self::Read(snapshot) = std::mem::replace(self, Self::Rest(Instant::now() + BETWEEN)) else { return None };
         let goroutines: Vec<SnapshotGoroutine> = snapshot.goroutines.iter().filter_map(entry).collect();
         let coverage = if snapshot.incomplete.is_none() { Coverage::Whole } else { Coverage::Part };
         let (from, to) = snapshot.taken_from.zip(snapshot.taken_to)?;
+        let took = Duration::from_nanos(to.since(from));
+        *self = Self::Rest(Instant::now() + BETWEEN.max(took * READING_SHARE));
         match table.merge_snapshot(from, to, &goroutines, coverage) {
             Ok(report) => Some((report, snapshot)),
             Err(why) => {

@@ -262,9 +262,8 @@ impl<'a> Worker<'a> {
             hi,
         };
         let arch: Arch = self.source.binary.arch();
-        let end = walk(registers, arch, &mut reader, &mut self.rules, |frame| {
-            frames.push(bias.pc(RemoteAddr(frame.pc)), frame.fp)
-        });
+        let end =
+            walk(registers, arch, &mut reader, &mut self.rules, |pc, top| frames.push(bias.pc(RemoteAddr(pc)), top));
         let (stack, mut refilled) = (frames.stack(end), !reader.later.is_empty());
         if let Some(arguments) = &mut self.arguments {
             let window = self.stacks.get(range).unwrap_or_default();

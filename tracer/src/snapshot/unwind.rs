@@ -60,17 +60,6 @@ pub(crate) struct Registers {
     pub(crate) syscall: bool,
 }
 
-/// A physical frame of a walk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Visited {
-    /// Where it stands: a return address, but for the innermost and those that a signal interrupted.
-    pub(crate) pc: u64,
-    /// Its lowest address.
-    pub(crate) sp: u64,
-    /// SP at its caller's call: where its frame ends.
-    pub(crate) fp: u64,
-}
-
 /// How a walk ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -97,13 +86,14 @@ impl StackEnd {
     }
 }
 
-/// Walks a stack and gives every physical frame to `take`, innermost first.
+/// Walks a stack and gives every physical frame to `take`: its program counter, and the address at which it ends (`frame.fp`
+/// of Go's unwinder).
 pub(crate) fn walk(
     mut at: Registers,
     arch: Arch,
     stack: &mut impl StackWords,
     rules: &mut impl Rules,
-    mut take: impl FnMut(Visited),
+    mut take: impl FnMut(u64, u64),
 ) -> StackEnd {
     let uses_lr = arch == Arch::Arm64;
     let address = |word: u64| if uses_lr { word & ARM64_ADDRESS } else { word };
@@ -120,7 +110,7 @@ pub(crate) fn walk(
     let mut innermost = true;
     for _ in 0..FRAME_LIMIT {
         let fp = at.sp.wrapping_add_signed(i64::from(rule.sp_delta)).wrapping_add(if uses_lr { 0 } else { 8 });
-        take(Visited { pc: at.pc, sp: at.sp, fp });
+        take(at.pc, fp);
         if rule.top {
             return StackEnd::Top;
         }
@@ -215,7 +205,7 @@ mod tests {
     fn walked(at: Registers, arch: Arch, words: &[(u64, u64)], rules: &[(u64, Rule)]) -> (Vec<u64>, StackEnd) {
         let (mut words, mut code) = (Words(words.iter().copied().collect()), Code(rules.iter().copied().collect()));
         let mut pcs = Vec::new();
-        let end = walk(at, arch, &mut words, &mut code, |frame| pcs.push(frame.pc));
+        let end = walk(at, arch, &mut words, &mut code, |pc, _| pcs.push(pc));
         (pcs, end)
     }
 

@@ -37,7 +37,7 @@ pub fn measure(subject: &Subject, plan: &Plan) -> Result<String> {
     let (mut programs, maps) = KernelPrograms::load()?;
     let load = ms(begin);
     let begin = Instant::now();
-    let _stream = EventStream::open(maps.events, maps.counts)?;
+    let (_stream, _kept) = (EventStream::open(maps.events, maps.counts)?, maps.kept);
     row("of these, the object", vec![load], Vec::new());
     row("of these, the buffers", vec![ms(begin)], Vec::new());
     for placement in subject.probes() {

@@ -1,15 +1,33 @@
-//! The baseline: bpftrace, counting calls of one function by a probe at its entry.
+//! The baselines: bpftrace, counting hits of probes at functions' entries, as other tracers of Go place them.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use gotracer::probes::instruction;
+use gotracer::tracee::Program;
+use gotracer::units::{Pc, Pid};
 use gotracer_tests::child::{Running, poll};
 
-use super::subject::{Subject, with_us};
+use super::subject::{entry, with_us};
 use crate::toolchains::install_debian_packages;
 use crate::workspace::on_path;
+
+/// What xgotop probes to see goroutines.
+pub const XGOTOP_GOROUTINES: &[&str] = &["runtime.casgstatus", "runtime.newproc1", "runtime.goexit1"];
+/// All that xgotop probes.
+pub const XGOTOP: &[&str] = &[
+    "runtime.casgstatus",
+    "runtime.newproc1",
+    "runtime.goexit1",
+    "runtime.newobject",
+    "runtime.makeslice",
+    "runtime.makemap",
+];
+/// What gmon probes: the end of newproc1 stands for its return, for which a Go program cannot have a uretprobe.
+pub const GMON: &[&str] = &["runtime.newproc1", "runtime.newproc1 at its return", "runtime.goexit1"];
 
 /// Sees to it that there is one.
 pub fn ensure() -> Result<()> {
@@ -19,28 +37,50 @@ pub fn ensure() -> Result<()> {
 /// A running bpftrace. Killed when dropped.
 pub struct Bpftrace(Running);
 
+/// Where a probe is to stand: as bpftrace is told, and as an address.
+fn place(program: &Program, function: &str) -> Result<(String, Pc)> {
+    let Some((function, _)) = function.split_once(" at its return") else {
+        return Ok((function.to_owned(), entry(program, function)?));
+    };
+    let binary = &program.binary;
+    let first = entry(program, function)?;
+    let end = binary.functions().find(first).context("a function that is not there")?.end();
+    let code = binary.code(first..end)?;
+    let at = instruction::decode(binary.arch(), first, &code)
+        .into_iter()
+        .map(|instruction| (instruction.pc.0 - first.0) as usize)
+        .find(|at| instruction::text(binary.arch(), first, code.get(*at..).unwrap_or_default()) == "ret")
+        .with_context(|| format!("{function} does not return"))?;
+    Ok((format!("\"{function}\"+{at}"), Pc(first.0 + at as u64)))
+}
+
 impl Bpftrace {
-    /// Starts it, and waits until its breakpoint stands in the subject's code.
-    pub fn attach(subject: &Subject, function: &str) -> Result<Self> {
-        let script = format!("uprobe:{}:{function} {{ @n = count(); }}", subject.path().display());
+    /// Starts it, and waits until its breakpoints stand in the process's code. Functions that this Go version does not
+    /// have are left out.
+    pub fn attach(pid: Pid, path: &Path, program: &Program, functions: &[&str]) -> Result<Self> {
+        let places: Vec<(String, Pc)> = functions.iter().filter_map(|name| place(program, name).ok()).collect();
+        anyhow::ensure!(!places.is_empty(), "none of {functions:?} is in the program");
+        let probes: Vec<String> =
+            places.iter().map(|(place, _)| format!("uprobe:{}:{place}", path.display())).collect();
+        let script = format!("{} {{ @n = count(); }}", probes.join(","));
         let mut command = Command::new("bpftrace");
-        command.args(["-p", &subject.pid().to_string(), "-e", &script]);
+        command.args(["-p", &pid.to_string(), "-e", &script]);
         let mut running = Running::start("bpftrace", with_us(&mut command))?;
         running.await_line("Attaching")?;
         // It says so before it attaches. The program is not position-independent: its memory is at link-time addresses.
-        let entry = subject.entry(function)?;
-        let first = gotracer::units::Pc(entry.0 + 1);
-        let original = subject.program().binary.code(entry..first)?;
-        let memory = File::open(format!("/proc/{}/mem", subject.pid()))?;
-        poll(|| {
-            if let Some(status) = running.try_exit()? {
-                anyhow::bail!("bpftrace ended with {status}: {}", running.stderr.so_far());
-            }
-            let mut now = [0];
-            memory.read_exact_at(&mut now, entry.0)?;
-            Ok((now != original.as_slice()).then_some(()))
-        })
-        .context("bpftrace did not attach")?;
+        let memory = File::open(format!("/proc/{pid}/mem"))?;
+        for (_, pc) in &places {
+            let original = program.binary.code(*pc..Pc(pc.0 + 1))?;
+            poll(|| {
+                if let Some(status) = running.try_exit()? {
+                    anyhow::bail!("bpftrace ended with {status}: {}", running.stderr.so_far());
+                }
+                let mut now = [0];
+                memory.read_exact_at(&mut now, pc.0)?;
+                Ok((now != original.as_slice()).then_some(()))
+            })
+            .context("bpftrace did not attach")?;
+        }
         Ok(Self(running))
     }
 

@@ -10,8 +10,9 @@ use anyhow::{Result, bail};
 use gotracer::probes::catalogue::Event;
 use gotracer::probes::{KernelPrograms, Placement, Probes};
 use gotracer::session;
+use gotracer_ebpf::{Control, MODE_EVENTS, MODE_LIFECYCLE, MODE_STATES};
 
-use super::bpftrace::Bpftrace;
+use super::bpftrace::{Bpftrace, GMON, XGOTOP_GOROUTINES};
 use super::reader::{Reader, Seen};
 use super::stats::{Spread, shown};
 use super::subject::{Subject, Took};
@@ -27,12 +28,39 @@ enum Kind {
     EmptyAtEntry,
     /// Ours, the one for this event, with its event read.
     One,
-    /// All of ours.
+    /// As [`Kind::One`], where the kernel keeps states.
+    OneKept,
+    /// Ours, for every event.
     All,
+    /// Ours, where the kernel keeps states.
+    States,
+    /// Ours for births and ends.
+    Lifecycle,
     Bpftrace,
+    /// What others probe, by bpftrace.
+    Xgotop,
+    Gmon,
 }
 
-const KINDS: [Kind; 6] = [Kind::Bare, Kind::Empty, Kind::EmptyAtEntry, Kind::One, Kind::All, Kind::Bpftrace];
+const KINDS: [Kind; 11] = [
+    Kind::Bare,
+    Kind::Empty,
+    Kind::EmptyAtEntry,
+    Kind::One,
+    Kind::OneKept,
+    Kind::All,
+    Kind::States,
+    Kind::Lifecycle,
+    Kind::Bpftrace,
+    Kind::Xgotop,
+    Kind::Gmon,
+];
+
+impl Kind {
+    fn is_bpftrace(self) -> bool {
+        matches!(self, Self::Bpftrace | Self::Xgotop | Self::Gmon)
+    }
+}
 
 /// What is measured.
 pub struct Figure {
@@ -45,6 +73,9 @@ pub struct Figure {
 }
 
 pub const PARK: Figure = Figure { command: "park", unit: "park", event: Event::Blocked, entry_of: "runtime.gopark" };
+/// A goroutine that yields to another: it does not park, so that only runs are seen.
+pub const SWITCH: Figure =
+    Figure { command: "switch", unit: "switch", event: Event::Running, entry_of: "runtime.execute" };
 pub const SPAWN: Figure =
     Figure { command: "spawn", unit: "spawn", event: Event::Created, entry_of: "runtime.newproc1" };
 
@@ -79,13 +110,16 @@ struct Samples {
 pub struct Tracing {
     pub programs: KernelPrograms,
     pub reader: Reader,
+    /// Of the kernel's records; another for each run.
+    pub epoch: u32,
 }
 
 /// What is attached during one run.
 enum Attached {
     Nothing,
     Probes(Probes),
-    Bpftrace(Bpftrace),
+    /// And whether it counts each of what the subject does.
+    Bpftrace(Bpftrace, bool),
 }
 
 /// The figures of all kinds.
@@ -96,7 +130,7 @@ pub struct Measured {
 
 /// Measures in rounds.
 pub fn measure(figure: &'static Figure, subject: &mut Subject, tracing: &mut Tracing, plan: &Plan) -> Result<Measured> {
-    let kinds = KINDS.into_iter().filter(|kind| plan.bpftrace || *kind != Kind::Bpftrace);
+    let kinds = KINDS.into_iter().filter(|kind| plan.bpftrace || !kind.is_bpftrace());
     let mut kinds: Vec<Samples> = kinds.map(|kind| Samples { kind, argument: None, rounds: Vec::new() }).collect();
     for _ in 0..plan.rounds {
         for samples in &mut kinds {
@@ -131,24 +165,47 @@ fn attach(figure: &Figure, kind: Kind, subject: &Subject, tracing: &mut Tracing)
     let at_entry = subject.at_entry(figure.event, figure.entry_of)?;
     let placements: Vec<Placement> = match kind {
         Kind::Bare => return Ok(Attached::Nothing),
-        Kind::Bpftrace => return Ok(Attached::Bpftrace(Bpftrace::attach(subject, figure.entry_of)?)),
+        Kind::Bpftrace | Kind::Xgotop | Kind::Gmon => {
+            let functions = match kind {
+                Kind::Xgotop => XGOTOP_GOROUTINES,
+                Kind::Gmon => GMON,
+                _ => &[figure.entry_of],
+            };
+            let bpftrace = Bpftrace::attach(subject.pid(), subject.path(), subject.program(), functions)?;
+            // Others may have a function that this load does not call.
+            let counts_all = kind == Kind::Bpftrace;
+            return Ok(Attached::Bpftrace(bpftrace, counts_all));
+        }
         Kind::Empty => vec![Placement { program: "nothing", ..own.clone() }],
         Kind::EmptyAtEntry => vec![at_entry],
-        Kind::One => vec![own.clone()],
-        Kind::All => subject.probes().to_vec(),
+        Kind::One | Kind::OneKept => vec![own.clone()],
+        Kind::All | Kind::States => subject.probes().to_vec(),
+        Kind::Lifecycle => subject.probes().iter().filter(|p| is_of_lives(p.event)).cloned().collect(),
     };
     let program = subject.program();
-    let probes = tracing.programs.attach(subject.pid(), &program.exe, session::entry(program), &placements)?;
+    let mode = match kind {
+        Kind::OneKept | Kind::States => MODE_STATES,
+        Kind::Lifecycle => MODE_LIFECYCLE,
+        _ => MODE_EVENTS,
+    };
+    tracing.programs.know(subject.pid(), session::entry(program))?;
+    tracing.epoch += 1;
+    tracing.programs.want(subject.pid(), Control { mode, sample_shift: 0, epoch: tracing.epoch })?;
+    let probes = tracing.programs.attachment(subject.pid(), &program.exe, &placements)?.attach()?;
     Ok(Attached::Probes(probes))
+}
+
+fn is_of_lives(event: Event) -> bool {
+    matches!(event, Event::Created | Event::Exited)
 }
 
 fn detach(figure: &Figure, attached: Attached, ran: u64, tracing: &mut Tracing) -> Result<()> {
     match attached {
         Attached::Nothing => {}
         Attached::Probes(probes) => tracing.programs.detach(probes)?,
-        Attached::Bpftrace(bpftrace) => {
+        Attached::Bpftrace(bpftrace, counts_all) => {
             let counted = bpftrace.stop()?;
-            if counted < ran {
+            if counts_all && counted < ran {
                 bail!("bpftrace counted {counted} calls of {} where at least {ran} were made", figure.entry_of);
             }
         }
@@ -187,7 +244,7 @@ impl Measured {
         for Samples { kind, rounds, .. } in &self.kinds {
             let events = self.events_each(*kind);
             let over = self.over_bare(*kind);
-            let with_events = matches!(kind, Kind::One | Kind::All);
+            let with_events = matches!(kind, Kind::One | Kind::All | Kind::Lifecycle) && events > 0.0;
             let per_event = with_events.then(|| Spread::of(over.iter().map(|ns| ns / events))).flatten();
             let rate = rounds.iter().map(|s| s.seen.events() as f64 / s.took.ns * 1e9);
             let lost: u64 = rounds.iter().map(|sample| sample.seen.lost).sum();
@@ -217,8 +274,13 @@ impl Measured {
             Kind::Empty => format!("empty program where our {event} stands"),
             Kind::EmptyAtEntry => format!("empty program at the entry of {entry_of}"),
             Kind::One => format!("**ours, {event} alone**"),
-            Kind::All => format!("**ours, all four** ({events:.2} events)"),
+            Kind::OneKept => format!("**ours, {event} alone, kept in the kernel**"),
+            Kind::All => format!("**ours, --detail events** ({events:.2} events)"),
+            Kind::States => format!("**ours, --detail states** ({events:.2} events)"),
+            Kind::Lifecycle => format!("**ours, --detail lifecycle** ({events:.2} events)"),
             Kind::Bpftrace => format!("bpftrace, count() at the entry of {entry_of}"),
+            Kind::Xgotop => "bpftrace, count() where xgotop's goroutine probes are".to_owned(),
+            Kind::Gmon => "bpftrace, count() where gmon's probes are".to_owned(),
         }
     }
 
@@ -231,9 +293,14 @@ impl Measured {
         let of_empty = |name: &str, kind, events| {
             Goal::at_most(format!("{name}, of the empty probe"), self.ratio(kind, Kind::Empty, events), 1.6)
         };
+        let kept = |name: &str, kind, hits| {
+            Goal::at_most(format!("{name}, of the empty probe"), self.ratio(kind, Kind::Empty, hits), 1.25)
+        };
         let mut goals = vec![
             of_empty("a park with our probe for it", Kind::One, 1.0),
-            of_empty("an event of a park with all four of ours", Kind::All, events),
+            of_empty("an event of a park with --detail events", Kind::All, events),
+            kept("a park with our probe for it, kept in the kernel", Kind::OneKept, 1.0),
+            kept("a hit of a park with --detail states", Kind::States, events),
         ];
         if !self.of(Kind::Bpftrace).is_empty() {
             for (name, kind) in [("our probe for it", Kind::One), ("all four of ours", Kind::All)] {

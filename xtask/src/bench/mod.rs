@@ -5,6 +5,7 @@
 //! - [`hits`]: a park and a spawn under each kind of probe, in rounds; [`bpftrace`] is one of them;
 //! - [`sustained`]: events per second without loss, and the collector's CPU time;
 //! - [`collector`], [`memory`]: the table in this process, without a kernel;
+//! - [`server`]: a net/http server under load from wrk, at each level of detail;
 //! - [`attach_time`]: attaching and detaching;
 //! - [`dump`]: reading all goroutines from outside; [`delve`] is a baseline, [`child`] the measured run of a program;
 //! - [`top`]: pictures of many goroutines;
@@ -23,6 +24,7 @@ mod hits;
 mod memory;
 mod reader;
 mod report;
+mod server;
 mod stats;
 mod subject;
 mod sustained;
@@ -33,7 +35,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use gotracer::probes::KernelPrograms;
+use gotracer::probes::{Capacity, Execs, KernelPrograms};
 
 use self::hits::Tracing;
 use self::reader::Reader;
@@ -63,10 +65,41 @@ pub struct Args {
 /// What can be measured alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum Section {
+    /// A park, a spawn and a switch under each kind of probe
+    Hits,
+    /// Events a second without loss; attaching and detaching
+    Load,
+    /// The table and the order of events, without a kernel
+    Collector,
+    /// A net/http server under load, at each level of detail
+    Server,
     /// `gotracer dump`
     Dump,
     /// `gotracer top`
     Top,
+}
+
+/// What is measured, in this order, each for the Go versions that are asked for or for the newest of them.
+const SECTIONS: &[(Section, Measure)] = &[
+    // First: what we start counts our own memory in its peak.
+    (Section::Dump, |versions, plan| {
+        let newest = newest(versions);
+        Ok(format!("\n### Dump, Go {newest}\n\n{}", dump::measure(newest, plan)?))
+    }),
+    (Section::Hits, hits_of),
+    (Section::Load, load_of),
+    (Section::Collector, |_, plan| collector_alone(plan)),
+    (Section::Server, |versions, plan| server::measure(newest(versions), plan)),
+    (Section::Top, |versions, plan| {
+        let newest = newest(versions);
+        Ok(format!("\n### Top, Go {newest}\n\n{}", top::measure(newest, plan)?))
+    }),
+];
+
+type Measure = fn(&[String], &Plan) -> Result<String>;
+
+fn newest(versions: &[String]) -> &str {
+    versions.last().map_or("", String::as_str)
 }
 
 /// How long to measure.
@@ -81,6 +114,10 @@ struct Plan {
     attaches: usize,
     collector_rounds: usize,
     collector_events: usize,
+    /// Rounds of [`server`]; seconds that each of its loads goes on before it is measured, and while.
+    servings: usize,
+    warm_up: u64,
+    serving: u64,
     /// Rounds of [`dump`]; those of the ping-pong while there is dumped, and the time of one run in them.
     dumps: usize,
     games: usize,
@@ -93,7 +130,7 @@ struct Plan {
 
 impl Plan {
     fn of(args: &Args) -> Self {
-        let bpftrace = !args.no_bpftrace && args.only.is_none();
+        let bpftrace = !args.no_bpftrace && matches!(args.only, None | Some(Section::Hits | Section::Server));
         if args.quick {
             return Self {
                 bpftrace,
@@ -104,6 +141,9 @@ impl Plan {
                 attaches: 1,
                 collector_rounds: 1,
                 collector_events: 500_000,
+                servings: 1,
+                warm_up: 3,
+                serving: 3,
                 dumps: 2,
                 games: 2,
                 game: Duration::from_millis(500),
@@ -121,6 +161,10 @@ impl Plan {
             attaches: 5,
             collector_rounds: 5,
             collector_events: 2_000_000,
+            servings: 5,
+            // A governor takes some periods to find its level.
+            warm_up: 12,
+            serving: 10,
             dumps: 9,
             games: 9,
             game: Duration::from_secs(1),
@@ -182,16 +226,9 @@ pub fn run(args: &Args) -> Result<()> {
         bpftrace::ensure()?;
     }
     let mut text = report::environment(&versions)?;
-    // First: what we start counts our own memory in its peak.
-    let newest = versions.last().map_or("", String::as_str);
-    let dump = || -> Result<String> { Ok(format!("\n### Dump, Go {newest}\n\n{}", dump::measure(newest, &plan)?)) };
-    let top = || -> Result<String> { Ok(format!("\n### Top, Go {newest}\n\n{}", top::measure(newest, &plan)?)) };
-    match args.only {
-        Some(Section::Dump) => text += &dump()?,
-        Some(Section::Top) => text += &top()?,
-        None => {
-            let dump = dump()?;
-            text += &(traced(&versions, &plan)? + &dump + &top()?);
+    for (section, measure) in SECTIONS {
+        if args.only.is_none_or(|only| only == *section) {
+            text += &measure(&versions, &plan)?;
         }
     }
     println!("{text}");
@@ -201,48 +238,61 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What tracing costs, by Go version, and the collector alone.
-fn traced(versions: &[String], plan: &Plan) -> Result<String> {
+/// What a hit costs, on a Go program of each version.
+fn hits_of(versions: &[String], plan: &Plan) -> Result<String> {
     let mut text = String::new();
-    say("memory of the table");
-    let bytes = memory::measure()?;
     for version in versions {
-        text += &format!("\n### Go {version}\n\n{}", of_version(version, plan)?);
+        let (table, goals) = hits(version, &mut subject(version)?, plan)?;
+        text += &format!("\n### Hits, Go {version}\n\n{table}\n{}", report::goals(&goals));
     }
-    say("the collector without a kernel");
-    text += &format!("\n### Collector\n\n{}\n{}", collector::measure(plan)?, memory::table(bytes));
-    text += &format!("\n{}", report::goals(&[memory::goal(bytes)]));
     Ok(text)
 }
 
-/// All that is measured on a Go program of one version.
-fn of_version(version: &str, plan: &Plan) -> Result<String> {
-    let mut subject = Subject::start(version).with_context(|| format!("no program of Go {version} to measure"))?;
+/// What comes through in the long run, and how long it takes to begin and to end, on a Go program of each version.
+fn load_of(versions: &[String], plan: &Plan) -> Result<String> {
+    let mut text = String::new();
+    for version in versions {
+        let mut subject = subject(version)?;
+        say(format!("Go {version}: sustained rate"));
+        let sustained = sustained::measure(&mut subject, plan)?;
+        text += &format!("\n### Load, Go {version}\n\n{}", sustained.table());
+        say(format!("Go {version}: attach and detach"));
+        text += &format!("\n{}", attach_time::measure(&subject, plan)?);
+        text += &format!("\n{}", report::goals(&sustained.goals()));
+    }
+    Ok(text)
+}
+
+/// The collector in this process.
+fn collector_alone(plan: &Plan) -> Result<String> {
+    say("memory of the table");
+    let bytes = memory::measure()?;
+    say("the collector without a kernel");
+    let text = format!("\n### Collector\n\n{}\n{}", collector::measure(plan)?, memory::table(bytes));
+    Ok(text + &format!("\n{}", report::goals(&[memory::goal(bytes)])))
+}
+
+fn subject(version: &str) -> Result<Subject> {
+    Subject::start(version).with_context(|| format!("no program of Go {version} to measure"))
+}
+
+fn hits(version: &str, subject: &mut Subject, plan: &Plan) -> Result<(String, Vec<Goal>)> {
     let mut text = String::new();
     for placement in subject.probes() {
         let (function, at, execution) = (placement.function, placement.into_function, placement.execution);
         text += &format!("- `{function}+{at}`: `{}`, {execution:?}\n", placement.instruction);
     }
     let mut goals = Vec::new();
-    {
-        let (programs, maps) = KernelPrograms::load()?;
-        let reader = Reader::start(maps, subject.pid())?;
-        let mut tracing = Tracing { programs, reader };
-        for figure in [&hits::PARK, &hits::SPAWN] {
-            say(format!("Go {version}: {}", figure.command()));
-            let measured = hits::measure(figure, &mut subject, &mut tracing, plan)?;
-            text += &format!("\n{}", measured.table());
-            goals.extend(measured.goals());
-        }
+    let (programs, maps) = KernelPrograms::load_with(Capacity::for_goroutines(0), Execs::Traced)?;
+    let reader = Reader::start(maps, subject.pid())?;
+    let mut tracing = Tracing { programs, reader, epoch: 0 };
+    for figure in [&hits::PARK, &hits::SPAWN, &hits::SWITCH] {
+        say(format!("Go {version}: {}", figure.command()));
+        let measured = hits::measure(figure, subject, &mut tracing, plan)?;
+        text += &format!("\n{}", measured.table());
+        goals.extend(measured.goals());
     }
-    say(format!("Go {version}: sustained rate"));
-    let sustained = sustained::measure(&mut subject, plan)?;
-    text += &format!("\n{}", sustained.table());
-    goals.extend(sustained.goals());
-    say(format!("Go {version}: attach and detach"));
-    text += &format!("\n{}", attach_time::measure(&subject, plan)?);
-    text += &format!("\n{}", report::goals(&goals));
-    Ok(text)
+    Ok((text, goals))
 }
 
 /// Goes on as an optimised build of ourselves: the reader is part of what is measured.

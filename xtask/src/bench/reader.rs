@@ -58,6 +58,8 @@ impl Reader {
         let (requests, incoming) = channel();
         let (opened, is_open) = channel();
         let thread = std::thread::Builder::new().name("reader".to_owned()).spawn(move || {
+            // Programs that are loaded later refer to these.
+            let _kept = maps.kept;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let stream = EventStream::open(maps.events, maps.counts)?;

@@ -77,10 +77,7 @@ impl Subject {
 
     /// The entry of a function that has one body.
     pub fn entry(&self, function: &str) -> Result<Pc> {
-        match self.program.binary.functions().by_name(function).as_slice() {
-            [one] => Ok(one.entry()),
-            found => bail!("{} functions of the bench's program are called {function}", found.len()),
-        }
+        entry(&self.program, function)
     }
 
     /// The place at which other tracers put their probes, with the program that does nothing.
@@ -104,6 +101,18 @@ impl Subject {
         self.running.send(command)?;
         let result = self.running.await_line("RESULT ")?;
         serde_json::from_str(&result).with_context(|| format!("{command} gave {result:?}"))
+    }
+}
+
+/// The entry of a function that has one body.
+pub fn entry(program: &Program, function: &str) -> Result<Pc> {
+    match program.binary.functions().by_name(function).as_slice() {
+        [one] => Ok(one.entry()),
+        // The body and the wrapper by which assembly calls it: the wrapper is the shorter.
+        [one, other] => {
+            Ok(if one.end().0 - one.entry().0 > other.end().0 - other.entry().0 { one } else { other }.entry())
+        }
+        found => bail!("{} functions of the bench's program are called {function}", found.len()),
     }
 }
 

@@ -501,6 +501,8 @@ fn event_name(name: EventName) -> &'static str {
         EventName::Exited => "exited",
         EventName::Exec => "exec",
         EventName::Lost => "lost",
+        EventName::Detail => "detail",
+        EventName::Overhead => "overhead",
     }
 }
 

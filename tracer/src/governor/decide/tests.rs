@@ -1,0 +1,182 @@
+//! The governor against simulated targets: it sees what its level lets it see, and pays what its level costs.
+
+use super::*;
+use crate::governor::level::{round_seconds, slice_seconds};
+use crate::governor::price::HitCost;
+
+const COST: HitCost = HitCost { unwanted_ns: 640.0, event_ns: 1100.0, kept_ns: 740.0 };
+const COSTS: HitCosts = HitCosts { created: COST, blocked: COST, running: COST, exited: COST, lingers_s: 0.1 };
+
+/// What a target does by itself, a second.
+#[derive(Clone, Copy)]
+struct Load {
+    lives: f64,
+    transitions: f64,
+    cpus: f64,
+}
+
+const QUIET: Load = Load { lives: 10.0, transitions: 100.0, cpus: 0.2 };
+const BUSY: Load = Load { lives: 50_000.0, transitions: 800_000.0, cpus: 2.0 };
+
+struct Simulation {
+    governor: Governor,
+    budget: f64,
+    /// Periods over the budget in a row, now and at most.
+    over: u32,
+    longest_over: u32,
+    changes: Vec<(usize, Level)>,
+    periods: usize,
+}
+
+impl Simulation {
+    fn new(percent: f64) -> Self {
+        let budget = Budget::new(percent / 100.0).expect("a budget");
+        Self {
+            governor: Governor::new(budget, COSTS, Level::Events),
+            budget: percent / 100.0,
+            over: 0,
+            longest_over: 0,
+            changes: Vec::new(),
+            periods: 0,
+        }
+    }
+
+    /// One period, seen as the level allows.
+    fn period(&mut self, load: Load) {
+        let level = self.governor.level();
+        let (seconds, share, unwanted) = match level {
+            Level::SlicedStates { permille } => {
+                let round = round_seconds(permille);
+                (round, slice_seconds(permille) / round, load.transitions / 2.0 * COSTS.lingers_s)
+            }
+            Level::Events | Level::States => (1.0, 1.0, 0.0),
+            _ => (1.0, 0.0, 0.0),
+        };
+        let attached = if level == Level::Snapshots { 0.0 } else { 1.0 };
+        let count = |rate: f64| (rate * seconds) as u64;
+        let hits = Hits {
+            created: count(load.lives / 2.0 * attached),
+            exited: count(load.lives / 2.0 * attached),
+            blocked: count(load.transitions / 2.0 * share),
+            running: count(load.transitions / 2.0 * share),
+            unwanted: unwanted as u64,
+            ..Hits::default()
+        };
+        let ns: f64 = COSTS.of_hits(level, &hits).iter().sum();
+        let period = Period {
+            seconds,
+            cpu_seconds: load.cpus * seconds + ns / 1e9,
+            hits,
+            transitions: (share > 0.0).then_some(load.transitions),
+            created: (attached == 0.0).then_some(load.lives / 2.0),
+        };
+        self.over = if self.governor.cost(&period) > self.budget { self.over + 1 } else { 0 };
+        self.longest_over = self.longest_over.max(self.over);
+        self.periods += 1;
+        if let Some((to, _)) = self.governor.step(&period) {
+            self.changes.push((self.periods, to));
+        }
+    }
+
+    fn periods(&mut self, count: usize, load: impl Fn(usize) -> Load) {
+        for n in 0..count {
+            self.period(load(n));
+        }
+    }
+}
+
+#[test]
+fn a_quiet_target_is_told_of_in_full() {
+    let mut simulation = Simulation::new(1.0);
+    simulation.periods(40, |_| QUIET);
+    assert_eq!(simulation.governor.level(), Level::Events);
+    assert_eq!(simulation.longest_over, 0);
+}
+
+#[test]
+fn a_step_up_is_answered_within_two_periods_whatever_its_height() {
+    for percent in [0.1, 1.0, 5.0, 20.0] {
+        for factor in [2.0, 10.0, 100.0, 10_000.0] {
+            for cpus in [0.01, 1.0, 8.0] {
+                let mut simulation = Simulation::new(percent);
+                simulation.periods(60, |_| QUIET);
+                let load = Load { lives: QUIET.lives * factor, transitions: QUIET.transitions * factor, cpus };
+                simulation.periods(200, |_| load);
+                assert!(
+                    simulation.longest_over <= 2,
+                    "{percent} %, {factor} times, {cpus} CPUs: {} periods over, {:?}",
+                    simulation.longest_over,
+                    simulation.changes
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn births_and_ends_stay_exact_while_states_are_given_up() {
+    let mut simulation = Simulation::new(5.0);
+    simulation.periods(100, |_| Load { lives: 20_000.0, ..BUSY });
+    let lives: Vec<Level> = simulation.changes.iter().map(|(_, level)| *level).collect();
+    assert!(lives.iter().all(|level| *level >= Level::Lifecycle), "{lives:?}");
+    assert!(matches!(simulation.governor.level(), Level::SlicedStates { .. }), "{:?}", simulation.governor.level());
+}
+
+#[test]
+fn what_even_lives_are_too_dear_for_is_sampled_and_then_only_looked_at() {
+    let mut simulation = Simulation::new(1.0);
+    simulation.periods(100, |_| Load { lives: 20_500.0, transitions: 100_000.0, cpus: 2.0 });
+    assert!(matches!(simulation.governor.level(), Level::SampledLifecycle { .. }), "{:?}", simulation.changes);
+    simulation.periods(100, |_| Load { lives: 1_000_000.0, ..BUSY });
+    assert_eq!(simulation.governor.level(), Level::Snapshots, "{:?}", simulation.changes);
+    assert!(simulation.longest_over <= 2);
+    simulation.periods(200, |_| QUIET);
+    assert_eq!(simulation.governor.level(), Level::Events, "{:?}", simulation.changes);
+}
+
+#[test]
+fn bursts_do_not_make_it_swing_for_ever() {
+    let mut simulation = Simulation::new(1.0);
+    // A burst of two periods in every ten.
+    simulation.periods(600, |n| if n % 10 < 2 { BUSY } else { QUIET });
+    assert!(simulation.longest_over <= 2, "{}", simulation.longest_over);
+    let late = simulation.changes.iter().filter(|(at, _)| *at > 300).count();
+    assert!(late <= 24, "{late} changes in the last 300 periods: {:?}", simulation.changes);
+}
+
+#[test]
+fn an_oscillating_load_ends_on_a_level_that_fits_its_peak() {
+    let mut simulation = Simulation::new(2.0);
+    simulation.periods(800, |n| if n % 2 == 0 { BUSY } else { Load { transitions: BUSY.transitions / 2.0, ..BUSY } });
+    assert!(simulation.longest_over <= 2, "{}", simulation.longest_over);
+    let late = simulation.changes.iter().filter(|(at, _)| *at > 400).count();
+    assert!(late <= 12, "{late} changes in the last 400 periods: {:?}", simulation.changes);
+}
+
+#[test]
+fn what_was_not_asked_for_is_not_given() {
+    for most in [Level::Lifecycle, Level::States] {
+        let budget = Budget::new(0.5).expect("a budget");
+        let mut governor = Governor::new(budget, COSTS, most);
+        let period = Period { seconds: 1.0, cpu_seconds: 1.0, transitions: Some(1.0), ..Period::default() };
+        for _ in 0..100 {
+            governor.step(&period);
+            assert!(governor.level() <= most);
+        }
+        assert_eq!(governor.level(), most);
+    }
+}
+
+#[test]
+fn a_period_that_is_spent_before_its_end_is_known_to_be() {
+    let governor = Governor::new(Budget::new(0.01).expect("a budget"), COSTS, Level::Lifecycle);
+    let begun = |created| Period {
+        seconds: 0.1,
+        cpu_seconds: 0.1,
+        hits: Hits { created, ..Hits::default() },
+        ..Period::default()
+    };
+    // 1 % of a second of one CPU are 10 ms: 9,091 births.
+    assert!(!governor.is_spent(&begun(9_000), 1.0));
+    assert!(governor.is_spent(&begun(9_200), 1.0));
+}

@@ -1,0 +1,282 @@
+//! The meter: what tracing costs the target, period by period, and the governor that acts on it.
+//!
+//! In: hits of the probes, the target's CPU time, what a hit costs on this machine. Out: the [`Overhead`], and levels for
+//! the [`Dial`](super::dial::Dial). What a hit costs is found out once, on a thread of its own while the session runs.
+
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::time::{Duration, Instant};
+
+use super::dial::Dial;
+use super::{Options, SessionError};
+use crate::events::now;
+use crate::events::{EventStream, Hits};
+use crate::goroutines::GoroutineTable;
+use crate::governor::{Change, Governor, HitCost, HitCosts, Level, Overhead, Period, ProbeRate, round_seconds};
+use crate::probes::calibration::{Cost, calibrate};
+use crate::probes::catalogue::Event;
+use crate::probes::instruction::Execution;
+use crate::probes::{Capacity, Execs, KernelPrograms, Placement};
+use crate::process::Process;
+use crate::units::{Goid, MonotonicNs};
+
+/// How long a period is, but for levels whose slices are further apart.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Within a period, how often to look whether its budget is spent already.
+const GLANCE: Duration = Duration::from_millis(100);
+/// For so long the second of two probes is still hit after a slice: the kernel takes them away one after the other.
+const LINGERS_S: f64 = 0.1;
+
+/// Of this machine; it does not change while we run.
+static COST: OnceLock<Option<Cost>> = OnceLock::new();
+
+/// What was counted by a moment.
+#[derive(Clone, Copy)]
+struct Mark {
+    at: Instant,
+    hits: Hits,
+    cpu: Duration,
+    /// Slices that had ended.
+    slices: u64,
+}
+
+/// The meter of one session.
+pub(super) struct Meter {
+    options: Options,
+    placements: Vec<Placement>,
+    calibrating: Option<Receiver<Option<Cost>>>,
+    costs: Option<HitCosts>,
+    governor: Option<Governor>,
+    begun: Option<Mark>,
+    next_glance: Instant,
+    overhead: Option<Overhead>,
+    changes: Vec<Change>,
+    /// The newest goroutine that a snapshot had, when it was read, and how many a second were created since the one before.
+    newest: Option<(MonotonicNs, Goid)>,
+    created: Option<f64>,
+    /// The sum over all periods: nanoseconds of probes, and of the target's CPU time.
+    total: (f64, f64),
+}
+
+impl Meter {
+    /// For a session that is beginning.
+    pub(super) fn new(options: Options, placements: Vec<Placement>) -> Self {
+        Self {
+            options,
+            placements,
+            calibrating: None,
+            costs: None,
+            governor: None,
+            begun: None,
+            next_glance: Instant::now(),
+            overhead: None,
+            changes: Vec::new(),
+            newest: None,
+            created: None,
+            total: (0.0, 0.0),
+        }
+    }
+
+    /// The level to begin at. With a budget it is found out here what a hit costs, which takes a tenth of a second;
+    /// without, on a thread of its own from [`Self::calibrate`] on.
+    pub(super) fn first_level(&mut self) -> Level {
+        let most = Level::of(self.options.detail);
+        let Some(budget) = self.options.budget else { return most };
+        match *COST.get_or_init(measure) {
+            Some(cost) => {
+                let costs = hit_costs(&cost, &self.placements);
+                let governor = Governor::new(budget, costs, most);
+                let level = governor.level();
+                (self.costs, self.governor) = (Some(costs), Some(governor));
+                level
+            }
+            None => {
+                log::warn!("without knowing what a probe costs, no budget can be kept: detail is lifecycle at most");
+                Level::Lifecycle.min(most)
+            }
+        }
+    }
+
+    /// Begins to find out what a hit costs, unless that is known.
+    pub(super) fn calibrate(&mut self) {
+        if self.costs.is_some() {
+            return;
+        }
+        let (send, receive) = sync_channel(1);
+        std::thread::spawn(move || {
+            // Whoever waited may have gone.
+            let _ = send.send(*COST.get_or_init(measure));
+        });
+        self.calibrating = Some(receive);
+    }
+
+    /// The program changed: its probes stand elsewhere.
+    pub(super) fn follow(&mut self, placements: Vec<Placement>) {
+        self.placements = placements;
+        self.begun = None;
+        if let Some(cost) = COST.get().copied().flatten() {
+            self.costs = Some(hit_costs(&cost, &self.placements));
+        }
+    }
+
+    /// Takes note of the newest goroutine of a snapshot, and of when it was read.
+    pub(super) fn see_newest(&mut self, newest: Option<(MonotonicNs, Goid)>) {
+        self.created = self.newest.zip(newest).and_then(|((before, old), (time, new))| {
+            let ns = time.since(before);
+            (ns > 0).then(|| new.0.saturating_sub(old.0) as f64 * 1e9 / ns as f64)
+        });
+        self.newest = newest;
+    }
+
+    pub(super) fn overhead(&self) -> Option<&Overhead> {
+        self.overhead.as_ref()
+    }
+
+    /// The share of the target's CPU time that all periods together took; `None` before the end of the first.
+    pub(super) fn mean(&self) -> Option<f64> {
+        (self.total.1 > 0.0).then(|| self.total.0 / self.total.1)
+    }
+
+    pub(super) fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Goes on if it is time to: to be called between drains.
+    pub(super) fn advance(
+        &mut self,
+        process: &Process,
+        dial: &mut Dial,
+        programs: &mut KernelPrograms,
+        table: &mut GoroutineTable,
+    ) -> Result<(), SessionError> {
+        self.poll();
+        let Some(costs) = self.costs else { return Ok(()) };
+        if Instant::now() < self.next_glance {
+            return Ok(());
+        }
+        self.next_glance = Instant::now() + GLANCE;
+        // A process that is gone has no clock; its end is told elsewhere.
+        let Ok(cpu) = process.cpu_time() else { return Ok(()) };
+        let mark = Mark { at: Instant::now(), hits: dial.hits()?, cpu, slices: dial.slices() };
+        let Some(begun) = self.begun else {
+            self.begun = Some(mark);
+            return Ok(());
+        };
+        let level = dial.level();
+        let period = Period {
+            seconds: mark.at.duration_since(begun.at).as_secs_f64(),
+            cpu_seconds: mark.cpu.saturating_sub(begun.cpu).as_secs_f64(),
+            hits: mark.hits.since(begun.hits),
+            transitions: dial.transitions_in_slice(),
+            created: self.created,
+        };
+        let length = match level {
+            Level::SlicedStates { permille } => Duration::from_secs_f64(round_seconds(permille)),
+            _ => PERIOD,
+        };
+        let is_over = period.seconds >= length.as_secs_f64()
+            && (mark.slices > begun.slices || !matches!(level, Level::SlicedStates { .. }));
+        let is_spent = self.governor.as_ref().is_some_and(|governor| governor.is_spent(&period, length.as_secs_f64()));
+        if !is_over && !is_spent {
+            return Ok(());
+        }
+        self.begun = Some(mark);
+        let overhead = overhead(&costs, level, &period);
+        self.total.0 += overhead.ns_per_second() * period.seconds;
+        self.total.1 += period.cpu_seconds * 1e9;
+        self.overhead = Some(overhead);
+        if let Some(governor) = &mut self.governor
+            && let Some((to, why)) = governor.step(&period)
+        {
+            dial.turn(programs, table, to)?;
+            self.changes.push(Change { time_ns: now(), from: level, to, why });
+            // What turning itself took is nobody's.
+            self.begun = None;
+        }
+        Ok(())
+    }
+
+    /// Takes note of what a hit costs, once that is known.
+    fn poll(&mut self) {
+        let Some(calibrating) = &self.calibrating else { return };
+        match calibrating.try_recv() {
+            Ok(cost) => self.costs = cost.map(|cost| hit_costs(&cost, &self.placements)),
+            Err(TryRecvError::Empty) => return,
+            Err(TryRecvError::Disconnected) => {}
+        }
+        self.calibrating = None;
+    }
+}
+
+/// The price of a period.
+fn overhead(costs: &HitCosts, level: Level, period: &Period) -> Overhead {
+    let seconds = period.seconds.max(1e-3);
+    let Hits { created, blocked, running, exited, .. } = period.hits;
+    let kinds = [Event::Created, Event::Blocked, Event::Running, Event::Exited];
+    let ns = costs.of_hits(level, &period.hits);
+    let probes = kinds
+        .into_iter()
+        .zip([created, blocked, running, exited])
+        .zip(ns)
+        .map(|((event, hits), ns)| ProbeRate {
+            event,
+            hits_per_second: hits as f64 / seconds,
+            ns_per_second: ns / seconds,
+        })
+        .collect();
+    let ns: f64 = ns.iter().sum();
+    let share = |of: f64| if of > 0.0 { ns / 1e9 / of } else { 0.0 };
+    let host_cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    Overhead {
+        of_target: share(period.cpu_seconds),
+        of_host: share(seconds * host_cpus),
+        target_cpus: period.cpu_seconds / seconds,
+        probes,
+    }
+}
+
+/// What hits cost where the probes stand.
+fn hit_costs(cost: &Cost, placements: &[Placement]) -> HitCosts {
+    let of = |event: Event| {
+        // Of several probes for one kind, the first is the one that every goroutine hits.
+        let placement = placements.iter().find(|placement| placement.event == event);
+        let execution = placement.map_or(Execution::Emulated, |placement| placement.execution);
+        let trap = cost.trap.of(execution).unwrap_or(cost.trap.emulated_ns);
+        let (event_ns, kept_ns) = match event {
+            Event::Created => (cost.created_event_ns, cost.created_kept_ns),
+            // An end is an event, whatever else is kept.
+            Event::Exited => (cost.event_ns, cost.event_ns),
+            Event::Blocked | Event::Running => (cost.event_ns, cost.kept_ns),
+        };
+        HitCost { unwanted_ns: trap, event_ns: trap + event_ns, kept_ns: trap + kept_ns }
+    };
+    HitCosts {
+        created: of(Event::Created),
+        blocked: of(Event::Blocked),
+        running: of(Event::Running),
+        exited: of(Event::Exited),
+        lingers_s: LINGERS_S,
+    }
+}
+
+/// Measures on kernel programs of its own: no event of it is among the session's.
+///
+/// On a thread of its own, for it needs a runtime, which cannot be in another.
+fn measure() -> Option<Cost> {
+    std::thread::spawn(measure_here).join().ok().flatten()
+}
+
+fn measure_here() -> Option<Cost> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    let _entered = runtime.enter();
+    let measured = || -> Result<Cost, Box<dyn std::error::Error>> {
+        let (mut programs, maps) = KernelPrograms::load_with(Capacity { goroutines: 16, sites: 16 }, Execs::Traced)?;
+        let _stream = EventStream::open(maps.events, maps.counts)?;
+        let _kept = maps.kept;
+        let (cost, probes) = calibrate(&mut programs)?;
+        // Taking them away takes longer than all the rest.
+        std::thread::spawn(move || drop(probes));
+        Ok(cost)
+    };
+    measured().inspect_err(|error| log::warn!("what a probe costs could not be measured: {error}")).ok()
+}

@@ -1,0 +1,252 @@
+//! A net/http server under load from wrk: what it serves, how fast, and what a request takes of it, with nothing attached
+//! and with each level of detail, with budgets, and with what others probe.
+//!
+//! Rounds in turn, as in [`super::hits`]. The server is tests/programs/httpload without clients of its own: a goroutine
+//! and a channel for each request beside what net/http itself starts. Target, load and collector share the machine.
+
+use std::fmt::Write as _;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use gotracer::governor::Budget;
+use gotracer::probes::Detail;
+use gotracer::process::Process;
+use gotracer::session::{Options, Progress, Session};
+use gotracer::tracee;
+use gotracer::units::Pid;
+use gotracer_tests::Program;
+
+use super::bpftrace::{Bpftrace, GMON, XGOTOP, XGOTOP_GOROUTINES};
+use super::reader::INTERVAL;
+use super::stats::{Spread, shown};
+use super::subject::with_us;
+use super::{Goal, Plan, cpu_time, report};
+use crate::programs;
+use crate::toolchains::install_debian_packages;
+use crate::workspace::{on_path, output, say};
+
+const CONNECTIONS: u32 = 32;
+
+/// What is attached to the server.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Kind {
+    Nothing,
+    Ours(Detail),
+    /// Ours for every event, with a budget in percent.
+    Budget(f64),
+    Bpftrace(&'static str, &'static [&'static str]),
+}
+
+const KINDS: [Kind; 10] = [
+    Kind::Nothing,
+    Kind::Ours(Detail::Events),
+    Kind::Ours(Detail::States),
+    Kind::Ours(Detail::Lifecycle),
+    Kind::Budget(5.0),
+    Kind::Budget(1.0),
+    Kind::Bpftrace("at gopark's entry", &["runtime.gopark"]),
+    Kind::Bpftrace("where gmon's probes are", GMON),
+    Kind::Bpftrace("where xgotop's goroutine probes are", XGOTOP_GOROUTINES),
+    Kind::Bpftrace("where all of xgotop's probes are", XGOTOP),
+];
+
+/// One run of wrk.
+#[derive(Clone, Copy, Debug, Default)]
+struct Served {
+    per_second: f64,
+    p50_us: f64,
+    p99_us: f64,
+    /// Nanoseconds of the server's CPU time that a request took.
+    cpu_ns: f64,
+    /// What gotracer says that tracing took, as a share of the server's CPU time.
+    told: Option<f64>,
+}
+
+/// All of the section, its goals included.
+pub fn measure(version: &str, plan: &Plan) -> Result<String> {
+    if !on_path("wrk") {
+        install_debian_packages(&["wrk"], "the bench's load")?;
+    }
+    let path = programs::build_with("httpload", version)?;
+    let mut server = Program::start_as(with_us(Command::new(&path).args(["-clients", "0"])))?;
+    let port = server.ready()["port"].as_u64().context("the server has no port")?;
+    server.send("go")?;
+    server.await_line("RUNNING")?;
+    let pid = Pid(server.pid());
+    let program = tracee::Program::of(&Process::open(pid)?)?;
+
+    let kinds = KINDS.into_iter().filter(|kind| plan.bpftrace || !matches!(kind, Kind::Bpftrace(..)));
+    let mut runs: Vec<(Kind, Vec<Served>)> = kinds.map(|kind| (kind, Vec::new())).collect();
+    for round in 0..plan.servings {
+        for (kind, served) in &mut runs {
+            say(format!("Go {version}: a server under load, round {}, {}", round + 1, name(*kind)));
+            served.push(match *kind {
+                Kind::Nothing => load(pid, port, plan)?,
+                Kind::Ours(detail) => traced(pid, port, plan, Options { detail, budget: None })?,
+                Kind::Budget(percent) => {
+                    let budget = Budget::new(percent / 100.0);
+                    traced(pid, port, plan, Options { detail: Detail::Events, budget })?
+                }
+                Kind::Bpftrace(_, functions) => {
+                    let bpftrace = Bpftrace::attach(pid, &path, &program, functions)?;
+                    let served = load(pid, port, plan)?;
+                    ensure!(bpftrace.stop()? > 0, "bpftrace counted nothing");
+                    served
+                }
+            });
+        }
+    }
+    let measured = Measured { runs };
+    Ok(format!(
+        "\n### A net/http server, Go {version}, wrk with {CONNECTIONS} connections\n\n{}\n{}",
+        measured.table(),
+        report::goals(&measured.goals())
+    ))
+}
+
+/// Loads the server for a while, then measures.
+fn load(pid: Pid, port: u64, plan: &Plan) -> Result<Served> {
+    wrk(port, plan.warm_up)?;
+    let before = cpu_time::of_process(pid)?;
+    let (requests, mut served) = wrk(port, plan.serving)?;
+    served.cpu_ns = (cpu_time::of_process(pid)? - before).as_nanos() as f64 / requests.max(1.0);
+    Ok(served)
+}
+
+/// The same with a session beside it, from before the load until behind it.
+fn traced(pid: Pid, port: u64, plan: &Plan, options: Options) -> Result<Served> {
+    let stop = AtomicBool::new(false);
+    let (attached, is_attached) = channel();
+    std::thread::scope(|scope| {
+        let stop = &stop;
+        let session = scope.spawn(move || follow(pid, options, stop, attached));
+        let served = match is_attached.recv() {
+            Ok(()) => load(pid, port, plan),
+            Err(_) => Err(anyhow!("the session did not begin")),
+        };
+        stop.store(true, Ordering::Relaxed);
+        let told = session.join().map_err(|_| anyhow!("the session panicked"))??;
+        Ok(Served { told, ..served? })
+    })
+}
+
+fn follow(pid: Pid, options: Options, stop: &AtomicBool, attached: Sender<()>) -> Result<Option<f64>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut session = Session::attach_with(Process::open(pid)?, options)?;
+        attached.send(()).context("nobody waits for the session")?;
+        let mut events = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            events.clear();
+            if let Progress::Ended(end) = session.next(INTERVAL, &mut events).await? {
+                return Err(anyhow!("the server ended: {end:?}"));
+            }
+        }
+        let told = session.mean_overhead();
+        session.finish(&mut Vec::new())?;
+        Ok(told)
+    })
+}
+
+/// Runs wrk; gives how many requests it made.
+fn wrk(port: u64, seconds: u64) -> Result<(f64, Served)> {
+    let mut command = Command::new("wrk");
+    command.args(["--latency", "-t", "1", "-c", &CONNECTIONS.to_string(), "-d", &format!("{seconds}s")]);
+    let said = output(with_us(&mut command).arg(format!("http://127.0.0.1:{port}/")))?;
+    let field = |start: &str| {
+        let line = said.lines().map(str::trim).find_map(|line| line.strip_prefix(start));
+        line.map(str::trim).with_context(|| format!("wrk did not say {start:?}:\n{said}"))
+    };
+    let requests = said.lines().find_map(|line| line.trim().split_once(" requests in ")).map(|(count, _)| count);
+    let requests = requests.and_then(|count| count.parse().ok()).with_context(|| format!("wrk made none:\n{said}"))?;
+    let served = Served {
+        per_second: field("Requests/sec:")?.parse()?,
+        p50_us: microseconds(field("50%")?)?,
+        p99_us: microseconds(field("99%")?)?,
+        ..Served::default()
+    };
+    Ok((requests, served))
+}
+
+/// wrk's times: `12.3us`, `1.2ms`, `1.00s`.
+fn microseconds(text: &str) -> Result<f64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "us" => 1.0,
+        "ms" => 1e3,
+        "s" => 1e6,
+        "m" => 60e6,
+        _ => return Err(anyhow!("wrk's time {text:?} is none")),
+    };
+    Ok(number.parse::<f64>()? * factor)
+}
+
+fn name(kind: Kind) -> String {
+    match kind {
+        Kind::Nothing => "nothing".to_owned(),
+        Kind::Ours(detail) => format!("**ours, --detail {detail}**"),
+        Kind::Budget(percent) => format!("**ours, --max-overhead {percent}%**"),
+        Kind::Bpftrace(what, _) => format!("bpftrace, count() {what}"),
+    }
+}
+
+/// The figures of all kinds, by round.
+struct Measured {
+    runs: Vec<(Kind, Vec<Served>)>,
+}
+
+impl Measured {
+    fn of(&self, kind: Kind) -> &[Served] {
+        self.runs.iter().find(|(of, _)| *of == kind).map_or(&[], |(_, served)| served)
+    }
+
+    /// Of each round, what `figure` gives for `kind` and for nothing attached.
+    fn beside(&self, kind: Kind, figure: impl Fn(&Served, &Served) -> f64) -> Option<Spread> {
+        Spread::of(self.of(kind).iter().zip(self.of(Kind::Nothing)).map(|(served, bare)| figure(served, bare)))
+    }
+
+    /// What tracing took of the server's CPU time, as this bench finds it.
+    fn measured(served: &Served, bare: &Served) -> f64 {
+        1.0 - bare.cpu_ns / served.cpu_ns
+    }
+
+    fn table(&self) -> String {
+        let mut table = String::from(
+            "| attached | requests/s | of undisturbed | p50, us | p99, us | CPU a request, us | of it tracing, % | \
+             as gotracer tells it, % |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        );
+        for (kind, served) in &self.runs {
+            let column = |of: fn(&Served) -> f64| Spread::of(served.iter().map(of));
+            let told = Spread::of(served.iter().filter_map(|served| served.told).map(|share| share * 100.0));
+            let _ = writeln!(
+                table,
+                "| {} | {} | {} | {} | {} | {} | {} | {} |",
+                name(*kind),
+                shown(column(|served| served.per_second), 0),
+                shown(self.beside(*kind, |served, bare| served.per_second / bare.per_second), 3),
+                shown(column(|served| served.p50_us), 0),
+                shown(column(|served| served.p99_us), 0),
+                shown(column(|served| served.cpu_ns / 1e3), 1),
+                shown(self.beside(*kind, |served, bare| Self::measured(served, bare) * 100.0), 1),
+                shown(told, 2),
+            );
+        }
+        table
+    }
+
+    fn goals(&self) -> Vec<Goal> {
+        let kept = self.beside(Kind::Budget(1.0), |served, bare| served.per_second / bare.per_second);
+        let mut goals =
+            vec![Goal::at_least("requests/s with --max-overhead 1%, of undisturbed".to_owned(), kept, 0.985)];
+        for detail in [Detail::Events, Detail::States] {
+            let off = self.beside(Kind::Ours(detail), |served, bare| {
+                (served.told.unwrap_or(0.0) / Self::measured(served, bare) - 1.0).abs()
+            });
+            goals.push(Goal::at_most(format!("how far gotracer's own figure is off, --detail {detail}"), off, 0.2));
+        }
+        goals
+    }
+}

@@ -7,6 +7,7 @@ mod attach;
 mod check;
 mod detail;
 mod dump;
+mod dump_watched;
 mod exec;
 mod executables;
 mod leaves_no_trace;
@@ -15,6 +16,7 @@ mod matrix;
 mod refusals;
 mod run;
 mod seed;
+mod top;
 
 use std::process::ExitCode;
 
@@ -33,11 +35,13 @@ fn main() -> ExitCode {
         detail::trials(),
         exec::trials(),
         dump::trials(),
+        dump_watched::trials(),
         executables::trials(),
         leaves_no_trace::trials(),
         refusals::trials(),
         run::trials(),
         seed::trials(),
+        top::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

@@ -12,6 +12,7 @@ pub mod child;
 pub mod environment;
 pub mod program;
 pub mod tally;
+pub mod terminal;
 pub mod text;
 pub mod traceback;
 pub mod tracer;

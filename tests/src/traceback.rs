@@ -13,7 +13,9 @@ use crate::environment::patience;
 pub struct Traced {
     /// What stands between the brackets: `chan receive, 2 minutes, locked to thread`.
     pub state: String,
-    /// All lines below the head, the arguments of each call replaced by `...`.
+    /// What stands behind the brackets: from Go 1.27 on the profiler's labels, in braces.
+    pub labels: String,
+    /// All lines below the head.
     pub lines: Vec<String>,
 }
 
@@ -33,34 +35,22 @@ pub fn parse(text: &str) -> Result<BTreeMap<u64, Traced>> {
     for block in text.trim_end().split("\n\n").filter(|block| !block.is_empty()) {
         let mut lines = block.lines();
         let head = lines.next().unwrap_or_default();
-        // From Go 1.27 on, the profiler's labels stand behind the state, in braces; the text of a dump leaves them out.
-        let plain = head.split_once("] {").map_or_else(|| head.to_owned(), |(plain, _)| format!("{plain}]:"));
-        let parsed = plain.strip_prefix("goroutine ").and_then(|rest| rest.strip_suffix("]:")?.split_once(" ["));
-        let (goid, state) = parsed.with_context(|| format!("{head:?} is no head of a goroutine"))?;
+        // Labels may hold whatever is in a head, but for their own end.
+        let parsed = head.strip_prefix("goroutine ").and_then(|rest| {
+            let (goid, rest) = rest.strip_suffix(':')?.split_once(" [")?;
+            let (state, labels) = match rest.split_once("] {") {
+                Some((state, labels)) => (state, labels.strip_suffix('}')?),
+                None => (rest.strip_suffix(']')?, ""),
+            };
+            Some((goid, state, labels))
+        });
+        let (goid, state, labels) = parsed.with_context(|| format!("{head:?} is no head of a goroutine"))?;
         let goid = goid.parse().with_context(|| format!("no number in {head:?}"))?;
-        let traced = Traced { state: state.to_owned(), lines: lines.map(without_arguments).collect() };
+        let traced =
+            Traced { state: state.to_owned(), labels: labels.to_owned(), lines: lines.map(str::to_owned).collect() };
         ensure!(found.insert(goid, traced).is_none(), "goroutine {goid} is there twice");
     }
     Ok(found)
-}
-
-/// `main.f(0x1, {0x2, 0x3})` as `main.f(...)`.
-fn without_arguments(line: &str) -> String {
-    if line.starts_with('\t') || line.starts_with("created by ") || !line.ends_with(')') {
-        return line.to_owned();
-    }
-    let mut depth = 0;
-    for (at, c) in line.char_indices().rev() {
-        match c {
-            ')' => depth += 1,
-            '(' => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            return format!("{}(...)", &line[..at]);
-        }
-    }
-    line.to_owned()
 }
 
 /// What a server on a loopback port answers to a GET.
@@ -84,9 +74,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arguments_go_and_receivers_stay() {
-        assert_eq!(without_arguments("main.(*T[...]).f({0x1?, 0x2}, ...)"), "main.(*T[...]).f(...)");
-        assert_eq!(without_arguments("main.f()"), "main.f(...)");
-        assert_eq!(without_arguments("\t/a(b)/c.go:1 +0x2"), "\t/a(b)/c.go:1 +0x2");
+    fn heads_have_labels_or_not() {
+        let text = "goroutine 1 [running]:\nmain.f(0x1)\n\ngoroutine 2 [select, 2 minutes] {a: \"]:\"}:\nmain.g(...)\n";
+        let parsed = parse(text).expect("it is a traceback");
+        assert_eq!((parsed[&1].state.as_str(), parsed[&1].labels.as_str()), ("running", ""));
+        assert_eq!((parsed[&2].state.as_str(), parsed[&2].labels.as_str()), ("select, 2 minutes", "a: \"]:\""));
+        assert_eq!(parsed[&2].lines, ["main.g(...)"]);
     }
 }

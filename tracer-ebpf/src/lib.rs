@@ -123,7 +123,7 @@ pub const EVENT_BLOCKED: u8 = 2;
 pub const EVENT_RUNNING: u8 = 3;
 /// A goroutine ends in `goexit1`.
 pub const EVENT_EXITED: u8 = 4;
-/// The process replaced its program.
+/// The process replaced its program. Sent for traced processes, and for every other where the loader asks for that.
 pub const EVENT_EXEC: u8 = 5;
 
 /// The event of [`EVENT_CREATED`].

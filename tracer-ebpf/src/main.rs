@@ -44,6 +44,10 @@ const BPF_NOEXIST: u64 = NOEXIST as u64;
 #[unsafe(no_mangle)]
 static ARCH: u32 = ARCH_X86_64;
 
+/// Whether every process that replaces its program is told of, or the traced ones alone; the loader sets it.
+#[unsafe(no_mangle)]
+static EVERY_EXEC: u32 = 0;
+
 /// The traced process, if there is one: found without a hash.
 #[map]
 static FIRST_TARGET: Array<Target> = Array::with_max_entries(1, 0);
@@ -199,11 +203,15 @@ fn nothing(_ctx: ProbeContext) -> u32 {
     0
 }
 
-/// The process has replaced its program: all its goroutines are gone.
+/// The process has replaced its program: all its goroutines are gone. For who looks for processes: a new one may be there.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 fn process_exec(ctx: RawTracePointContext) -> i32 {
-    if let Some(target) = target() {
-        send(&ctx, &event(target, 0, EVENT_EXEC, 0));
+    // SAFETY: a plain read; volatile because the loader changes the value.
+    let every = unsafe { core::ptr::read_volatile(&raw const EVERY_EXEC) } != 0;
+    if every || target().is_some() {
+        let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        let exec = Event { time_ns: now(), goid: 0, tgid, kind: EVENT_EXEC, reason: 0, version: WIRE_VERSION };
+        send(&ctx, &exec);
     }
     0
 }

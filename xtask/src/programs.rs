@@ -77,6 +77,9 @@ const PROGRAMS: &[(&str, Coverage)] = &[
     ("idle", Coverage::Newest),
     ("stacks", Coverage::Everything),
     ("leakyserver", Coverage::Newest),
+    ("leaks", Coverage::Versions),
+    ("reach", Coverage::Everything),
+    ("elusive", Coverage::Versions),
 ];
 
 #[derive(clap::Args, Default)]

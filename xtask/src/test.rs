@@ -42,6 +42,7 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.no_e2e {
         programs::run(&programs::Args::default())?;
         gccgo_program()?;
+        tmux()?;
         execute(cargo().args(["build", "--release", "--package", "gotracer"]))?;
         ok &= end_to_end(args, &mut counts)?;
     }
@@ -147,6 +148,19 @@ fn gccgo_program() -> Result<()> {
         return Ok(());
     }
     programs::build_gccgo()
+}
+
+/// The terminal for the tests of what is drawn on one.
+fn tmux() -> Result<()> {
+    if !on_path("tmux")
+        && let Err(error) = toolchains::install_debian_packages(&["tmux"], "the tests in a terminal")
+    {
+        if in_ci() {
+            return Err(error);
+        }
+        say(format!("WARNING: some tests will be SKIPPED: {error:#}"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -48,6 +48,8 @@ func main() {
 	}
 	go io.ReadAll(reader)
 	blockedFinalizer()
+	arguments()
+	bubbles()
 	more()
 	gather(*crowd)
 

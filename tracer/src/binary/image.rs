@@ -46,6 +46,17 @@ impl Arch {
             Arch::Arm64 => "arm64",
         }
     }
+
+    /// Bytes between the end of a frame and the arguments in its caller's: on arm64 the saved link register.
+    ///
+    /// `MinFrameSize`: <https://github.com/golang/go/blob/go1.27.3/src/internal/goarch/goarch_arm64.go>
+    #[must_use]
+    pub fn min_frame_bytes(self) -> u8 {
+        match self {
+            Arch::Amd64 => 0,
+            Arch::Arm64 => 8,
+        }
+    }
 }
 
 impl std::fmt::Display for Arch {

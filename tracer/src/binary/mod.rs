@@ -29,7 +29,7 @@ pub use dwarf::{FieldLayout, StructLayout, Structs};
 pub use error::BinaryError;
 pub use image::{Arch, BuildIds, Image, Segment};
 pub use moduledata::ModuleData;
-pub use pclntab::{Frame, Function, Functions};
+pub use pclntab::{Argument, Frame, Function, Functions, LiveArguments};
 pub use symbols::Symbol;
 pub use version::GoVersion;
 

@@ -12,8 +12,10 @@ use crate::events::EventStream;
 use crate::go_runtime::LayoutSource;
 use crate::probes::calibration::{Cost, Trap, calibrate};
 use crate::probes::catalogue::{Event, PROBES};
+use crate::probes::features::emulation::{self, Executed};
+use crate::probes::features::{Feature, Found};
 use crate::probes::instruction::Execution;
-use crate::probes::{Capacity, KernelPrograms, Verdict, place};
+use crate::probes::{Capacity, Execs, KernelPrograms, Verdict, place};
 use crate::process::Process;
 use crate::tracee::Tracee;
 use crate::units::Pid;
@@ -38,6 +40,9 @@ pub(super) struct DoctorArguments {
 #[derive(Serialize)]
 struct Report {
     checks: Vec<Check>,
+    features: Vec<FeatureReport>,
+    /// How the kernel executes probed instructions; empty if no uprobe could be tried.
+    instructions: Vec<Executed>,
     cost: Option<Cost>,
     process: Option<ProcessReport>,
 }
@@ -48,6 +53,28 @@ struct Check {
     /// `None`: only for information.
     ok: Option<bool>,
     found: String,
+}
+
+#[derive(Serialize)]
+struct FeatureReport {
+    feature: Feature,
+    /// `None`: it could not be tried.
+    found: Option<bool>,
+    /// Whether gotracer is of no use without it.
+    needed: bool,
+    /// Why it is not there or not known.
+    why: Option<String>,
+}
+
+impl FeatureReport {
+    fn find(feature: Feature) -> Self {
+        let (found, why) = match feature.find() {
+            Found::Yes => (Some(true), None),
+            Found::No(why) => (Some(false), Some(why.to_owned())),
+            Found::Unknown(why) => (None, Some(why)),
+        };
+        Self { feature, found, needed: feature.is_needed(), why }
+    }
 }
 
 #[derive(Serialize)]
@@ -89,7 +116,12 @@ pub(super) fn doctor(arguments: &DoctorArguments) -> Result<ExitCode, Failure> {
             }
         },
     };
-    let report = Report { checks, cost, process };
+    let features = Feature::ALL.map(FeatureReport::find).into();
+    let instructions = emulation::measure().unwrap_or_else(|error| {
+        checks.push(Check::bad("uprobes", format!("cannot be tried: {error}")));
+        Vec::new()
+    });
+    let report = Report { checks, features, instructions, cost, process };
     let mut out = std::io::stdout().lock();
     if arguments.json {
         serde_json::to_writer_pretty(&mut out, &report)?;
@@ -131,10 +163,6 @@ fn machine() -> Vec<Check> {
     let mut checks = Vec::new();
     let kernel = read("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".to_owned());
     checks.push(Check::info("kernel", format!("{kernel}, {}", std::env::consts::ARCH)));
-    checks.push(match std::fs::metadata("/sys/kernel/btf/vmlinux") {
-        Ok(_) => Check::info("BTF", "present".to_owned()),
-        Err(_) => Check::info("BTF", "absent; not needed".to_owned()),
-    });
     checks.push(match read("/sys/bus/event_source/devices/uprobe/type") {
         Some(_) => Check::ok("uprobes", "the kernel has them".to_owned()),
         None => Check::bad("uprobes", "no uprobe events: the kernel needs CONFIG_UPROBE_EVENTS".to_owned()),
@@ -176,7 +204,7 @@ fn capabilities() -> Check {
 fn try_kernel() -> Result<Cost, Failure> {
     let runtime = runtime()?;
     let _entered = runtime.enter();
-    let (mut programs, maps) = KernelPrograms::load_with(Capacity::for_goroutines(0))?;
+    let (mut programs, maps) = KernelPrograms::load_with(Capacity::for_goroutines(0), Execs::Traced)?;
     let mut stream = EventStream::open(maps.events, maps.counts)?;
     // Programs that are loaded later refer to these.
     let _kept = maps.kept;
@@ -232,6 +260,30 @@ impl Report {
                 "",
                 emulated_ns + cost.event_ns,
                 emulated_ns + cost.kept_ns
+            )?;
+        }
+        writeln!(out, "\nkernel features, found by trying:")?;
+        for feature in &self.features {
+            let mark = match (feature.found, feature.needed) {
+                (Some(true), _) => "ok",
+                (_, true) => "MISSING",
+                (Some(false), false) => "no",
+                (None, false) => "unknown",
+            };
+            let why = feature.why.as_deref().unwrap_or_default();
+            let optional = if feature.needed || feature.found == Some(true) { "" } else { "; not needed" };
+            let line = format!("  {:<22} {mark:<8} {why}{optional}", feature.feature.name());
+            writeln!(out, "{}", line.trim_end())?;
+        }
+        if !self.instructions.is_empty() {
+            writeln!(out, "\na uprobe on:")?;
+        }
+        for executed in &self.instructions {
+            let how = if executed.emulated { "emulated" } else { "single-stepped" };
+            writeln!(
+                out,
+                "  {:<22} {how}, {:.0} ns, {:.2} of a single step",
+                executed.instruction, executed.hit_ns, executed.relative
             )?;
         }
         let Some(process) = &self.process else { return Ok(()) };

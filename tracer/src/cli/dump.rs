@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use regex::Regex;
 
-use super::{Failure, parse_duration, sink};
+use super::{Failure, dump_for, parse_duration, sink};
 use crate::go_runtime::Globals;
 use crate::output::dump::{DumpFilter, Meta, View, groups, write_groups, write_json, write_sites, write_text};
 use crate::output::{folded, pprof};
@@ -22,8 +22,9 @@ use crate::units::{FileOffset, Goid, Pid};
 /// Print every goroutine of a Go process with its stack, without stopping it
 #[derive(Args)]
 #[command(after_help = "\
-Without a form, prints what Go's own /debug/pprof/goroutine?debug=2 prints, arguments as (...).
-`[chan receive, 12 minutes]`: the runtime notices a wait when the collector next runs, so it may be longer.
+Without a form, prints what Go's own /debug/pprof/goroutine?debug=2 prints.
+`[chan receive, 12 minutes]`: the runtime notices a wait when the collector next runs, so it may be longer, and it does
+not tell less than a minute. With --for, goroutines that block meanwhile have it exactly: `[chan receive, 3.214 seconds]`.
 
 Examples:
   gotracer dump --pid 1234                            every goroutine and its stack
@@ -33,6 +34,7 @@ Examples:
   gotracer dump --pid 1234 --function 'net/http\\.' --limit 10
   gotracer dump --pid 1234 --pprof goroutines.pb.gz   then: go tool pprof -http=: goroutines.pb.gz
   gotracer dump --pid 1234 --folded | flamegraph.pl > goroutines.svg
+  gotracer dump --pid 1234 --for 10s --older-than 2s  what has not come back in the last ten seconds
   gotracer dump --core core.1234 --exe ./server       of a process that is dead")]
 pub(super) struct DumpArguments {
     /// The process
@@ -44,8 +46,17 @@ pub(super) struct DumpArguments {
     /// The program that left the core file
     #[arg(long, value_name = "FILE", requires = "core")]
     exe: Option<PathBuf>,
+    /// Watch the process for this time first (500ms, 5s, 2m): then the time of each block that was seen is exact
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration, conflicts_with = "core")]
+    duration: Option<Duration>,
     #[command(flatten)]
     form: Form,
+    /// With --json, the arguments of calls too: the words that Go prints in its tracebacks
+    #[arg(long, conflicts_with_all = ["no_args", "group", "folded", "pprof", "sites"])]
+    args: bool,
+    /// Print the arguments of calls as (...): equal stacks are equal text then
+    #[arg(long)]
+    no_args: bool,
     /// Print to this file instead of stdout
     #[arg(short, long, value_name = "FILE", conflicts_with = "pprof")]
     output: Option<PathBuf>,
@@ -92,6 +103,13 @@ struct Form {
     sites: bool,
 }
 
+impl Form {
+    /// None of the others: Go's own text.
+    fn is_text(&self) -> bool {
+        !(self.group || self.json || self.folded || self.sites || self.pprof.is_some())
+    }
+}
+
 pub(super) fn dump(arguments: &DumpArguments) -> Result<ExitCode, Failure> {
     // Opened first: a file that cannot be written is not worth a look at the process.
     let mut out = sink(arguments.form.pprof.as_ref().or(arguments.output.as_ref()))?;
@@ -99,12 +117,25 @@ pub(super) fn dump(arguments: &DumpArguments) -> Result<ExitCode, Failure> {
         let program = Program::open(exe.display().to_string(), open(exe)?)?;
         let core = CoreFile::open(open(core)?, &core.display().to_string())?;
         let bias = core_bias(&core, &program)?;
-        return print(arguments, &core, &program, bias, &mut out);
+        let taken = take(arguments, &core, &program, bias)?;
+        return print(arguments, &taken, &program, bias, &mut out);
     }
     let process = Process::open(Pid(arguments.pid.unwrap_or_default()))?;
-    let tracee = Tracee::open(process)?;
+    let (tracee, session) = match arguments.duration {
+        None => (Tracee::open(process)?, None),
+        Some(duration) => {
+            let (tracee, session) = dump_for::watch(process, duration)?;
+            (tracee, Some(session))
+        }
+    };
     let Some(bias) = tracee.bias() else { return Err("where the program is loaded is not known".into()) };
-    print(arguments, &LiveMemory::new(tracee.process()), tracee.program(), bias, &mut out)
+    let memory = LiveMemory::new(tracee.process());
+    let taken = take(arguments, &memory, tracee.program(), bias)?;
+    let taken = match session {
+        None => taken,
+        Some(session) => Taken { snapshot: session.refine(taken.snapshot)?, ..taken },
+    };
+    print(arguments, &taken, tracee.program(), bias, &mut out)
 }
 
 fn open(path: &Path) -> Result<File, Failure> {
@@ -124,21 +155,39 @@ fn core_bias(core: &CoreFile, program: &Program) -> Result<LoadBias, Failure> {
     Ok(LoadBias::between(pc, remote))
 }
 
-fn print(
+/// What was read.
+struct Taken {
+    snapshot: Snapshot,
+    /// Where they are printed.
+    stats: Option<RuntimeStats>,
+}
+
+fn take(
     arguments: &DumpArguments,
     memory: &dyn ReadMemory,
     program: &Program,
     bias: LoadBias,
-    out: &mut Box<dyn Write>,
-) -> Result<ExitCode, Failure> {
+) -> Result<Taken, Failure> {
     let (binary, layout) = (&*program.binary, &*program.layout);
     let globals = Globals::of(binary, layout);
     let source = Source { memory, binary, layout, globals: &globals, reasons: &program.wait_reasons, bias };
-    let snapshot = snapshot::take(&source)?;
+    let with_arguments = arguments.args || (arguments.form.is_text() && !arguments.no_args);
+    let snapshot = snapshot::take(&source, snapshot::Options { arguments: with_arguments, ..Default::default() })?;
     let stats = arguments.form.json.then(|| RuntimeStats::read(&source, &snapshot));
-    let view = View::new(&snapshot, Symbols::new(binary), &program.wait_reasons, bias);
-    let selected = view.select(&filter(arguments));
+    Ok(Taken { snapshot, stats })
+}
+
+fn print(
+    arguments: &DumpArguments,
+    taken: &Taken,
+    program: &Program,
+    bias: LoadBias,
+    out: &mut Box<dyn Write>,
+) -> Result<ExitCode, Failure> {
+    let (Taken { snapshot, stats }, binary) = (taken, &*program.binary);
     let form = &arguments.form;
+    let view = View::new(snapshot, Symbols::new(binary), &program.wait_reasons, bias);
+    let selected = view.select(&filter(arguments));
     if form.json {
         let go_version = binary.version().to_string();
         let (exe, go_version) = (program.name.as_str(), go_version.as_str());
@@ -154,16 +203,14 @@ fn print(
         } else if form.folded {
             folded::write_folded(out, &view, &groups)?;
         } else {
-            let (start, end) = (bias.remote(binary.module().text).0, bias.remote(binary.module().etext).0);
-            let build_id = binary.build_ids().gnu.as_deref().or(binary.build_ids().go.as_deref()).unwrap_or_default();
-            let executable = pprof::Executable { name: &program.name, build_id, start, end };
+            let executable = pprof::Executable::of(program, bias);
             pprof::write_pprof(&mut *out, &view, &groups, executable)?;
         }
     } else {
         write_text(out, &view, &selected)?;
     }
     out.flush()?;
-    Ok(say_what_is_missing(&snapshot))
+    Ok(say_what_is_missing(snapshot))
 }
 
 fn filter(arguments: &DumpArguments) -> DumpFilter {

@@ -63,7 +63,7 @@ pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 /// How often to look when no watermark wakes us: what a person sees as at once, and what costs nothing.
-const INTERVAL: Duration = Duration::from_millis(20);
+pub(super) const INTERVAL: Duration = Duration::from_millis(20);
 
 /// A trace that is shorter than it takes to read the older goroutines goes on until they are read, but no longer than this.
 const FOR_SEEDING: Duration = Duration::from_secs(2);

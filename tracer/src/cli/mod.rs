@@ -2,11 +2,20 @@
 //!
 //! stdout carries the result, stderr the rest. Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 findings with `--fail`.
 
+mod agent;
+mod convert;
 mod doctor;
 mod dump;
+mod dump_for;
+mod leaks;
 mod live;
 mod logger;
+mod prove;
+mod record;
+mod report;
 mod run;
+mod thresholds;
+mod top;
 mod trace;
 
 use std::error::Error;
@@ -16,6 +25,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::units::parse_duration;
 
 /// A failure of a command: printed as one sentence, its causes below.
 type Failure = Box<dyn Error>;
@@ -35,7 +46,14 @@ enum Command {
     Trace(trace::TraceArguments),
     Run(run::RunArguments),
     Dump(dump::DumpArguments),
+    Record(record::RecordArguments),
+    Report(report::ReportArguments),
+    Convert(convert::ConvertArguments),
+    Top(top::TopArguments),
+    Leaks(leaks::LeaksArguments),
+    Prove(prove::ProveArguments),
     Doctor(doctor::DoctorArguments),
+    Agent(agent::AgentArguments),
 }
 
 /// Runs the command line.
@@ -47,13 +65,20 @@ pub fn main() -> ExitCode {
         Command::Trace(arguments) => trace::trace(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Dump(arguments) => dump::dump(&arguments),
+        Command::Record(arguments) => record::record(&arguments),
+        Command::Report(arguments) => report::report(&arguments),
+        Command::Convert(arguments) => convert::convert(&arguments),
+        Command::Top(arguments) => top::top(&arguments),
+        Command::Leaks(arguments) => leaks::leaks(&arguments),
+        Command::Prove(arguments) => prove::prove(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
+        Command::Agent(arguments) => agent::agent(arguments),
     };
     match done {
         Ok(code) => code,
         Err(failure) if is_broken_pipe(failure.as_ref()) => ExitCode::SUCCESS,
         Err(failure) => {
-            report(failure.as_ref());
+            tell(failure.as_ref());
             ExitCode::FAILURE
         }
     }
@@ -91,7 +116,7 @@ fn sink(path: Option<&PathBuf>) -> Result<Box<dyn Write>, Failure> {
 }
 
 /// Prints a failure and the chain of its causes.
-fn report(failure: &dyn Error) {
+fn tell(failure: &dyn Error) {
     let mut text = format!("gotracer: {failure}");
     let mut cause = failure.source();
     while let Some(error) = cause {
@@ -114,35 +139,41 @@ fn is_broken_pipe(failure: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// Parses a duration as people write it: `500ms`, `5s`, `2m`, `1h`, or seconds without a unit.
-fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
-    let wrong = || format!("`{text}` is no duration; write 500ms, 5s, 2m or 1h");
+/// Parses a size as people write it: `500kB`, `100MB`, `1GB`, `64MiB`, or bytes without a unit.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no size; write 500kB, 100MB, 1GB or 64MiB");
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let seconds = match unit {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
+    let bytes = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" => 1e3,
+        "m" | "mb" => 1e6,
+        "g" | "gb" => 1e9,
+        "t" | "tb" => 1e12,
+        "kib" => 1024.0,
+        "mib" => 1024.0 * 1024.0,
+        "gib" => 1024.0 * 1024.0 * 1024.0,
         _ => return Err(wrong()),
     };
     let number: f64 = number.parse().map_err(|_| wrong())?;
-    std::time::Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())
+    let size = number * bytes;
+    // Beyond what any disk holds, and below what means anything.
+    if (1.0..1e18).contains(&size) { Ok(size as u64) } else { Err(wrong()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
-    fn durations() {
-        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_duration("5"), Ok(Duration::from_secs(5)));
-        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
-        for wrong in ["", "s", "5x", "1.2.3s", "-1s", "1e400h"] {
-            assert!(parse_duration(wrong).is_err(), "{wrong}");
+    fn sizes() {
+        for (text, bytes) in
+            [("1", 1), ("500kB", 500_000), ("1.5GB", 1_500_000_000), ("64MiB", 64 << 20), ("2m", 2_000_000)]
+        {
+            assert_eq!(parse_size(text), Ok(bytes));
+        }
+        for wrong in ["", "MB", "0", "-1MB", "5 MB", "1e30GB", "1.2.3MB", "9999999999TB"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
         }
     }
 

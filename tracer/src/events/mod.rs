@@ -53,7 +53,7 @@ pub enum Event {
 }
 
 /// Why an event did not reach us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LossCause {
     /// The CPU's perf buffer was full: the reader did not keep up.
@@ -62,6 +62,8 @@ pub enum LossCause {
     NoBuffer,
     /// The goroutine's `g` could not be read: its page was not in memory.
     UnreadableG,
+    /// It reached us, and not the recording: what records did not keep up, the disk as a rule. No CPU is to blame.
+    NotRecorded,
     /// There was no room for one more goroutine's record in the kernel.
     NoRecord,
 }

@@ -91,8 +91,21 @@ impl EventStream {
     ///
     /// If a buffer cannot be opened.
     pub fn open(events: MapData, counts: PerCpuArray<MapData, u64>) -> Result<Self, StreamError> {
+        Self::open_within(events, counts, ALL_BUFFERS_BYTES)
+    }
+
+    /// As [`Self::open`], with buffers of about `all_bytes` together.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_within(
+        events: MapData,
+        counts: PerCpuArray<MapData, u64>,
+        all_bytes: usize,
+    ) -> Result<Self, StreamError> {
         let cpus = online_cpus().map_err(|(path, source)| StreamError::Cpus { path: path.to_owned(), source })?;
-        let bytes = (ALL_BUFFERS_BYTES / cpus.len().max(1)).clamp(*BUFFER_BYTES.start(), *BUFFER_BYTES.end());
+        let bytes = (all_bytes / cpus.len().max(1)).clamp(*BUFFER_BYTES.start(), *BUFFER_BYTES.end());
         let mut buffers = Vec::with_capacity(cpus.len());
         for cpu in cpus {
             let open = || -> io::Result<AsyncFd<PerfBuffer>> {

@@ -54,6 +54,8 @@ pub enum Variable {
     Allfin,
     /// `gcCleanups cleanupQueue`, from Go 1.25.
     GcCleanups,
+    /// `dbgvars []*dbgVar`: the settings of GODEBUG that the runtime itself reads. Looked for from Go 1.26 on.
+    Dbgvars,
 }
 
 /// How an address was found.
@@ -101,7 +103,7 @@ pub enum GlobalError {
 
 impl Variable {
     /// All of them.
-    pub const ALL: [Variable; 17] = [
+    pub const ALL: [Variable; 18] = [
         Variable::Sched,
         Variable::Mheap,
         Variable::Memstats,
@@ -119,6 +121,7 @@ impl Variable {
         Variable::Gcphase,
         Variable::Allfin,
         Variable::GcCleanups,
+        Variable::Dbgvars,
     ];
 
     /// Its name in Go 1.`minor`, without the package.
@@ -143,6 +146,7 @@ impl Variable {
             Variable::Gcphase => "gcphase",
             Variable::Allfin => "allfin",
             Variable::GcCleanups => "gcCleanups",
+            Variable::Dbgvars => "dbgvars",
         }
     }
 }
@@ -179,7 +183,7 @@ fn fields(function: &'static str, fields: &[Field]) -> Witness {
 }
 
 /// Who speaks of what; found by looking for the functions that do so in every toolchain's code, on both processors.
-fn recipe(variable: Variable, layout: &Layout) -> Option<Recipe> {
+fn recipe(variable: Variable, layout: &Layout, minor: u16) -> Option<Recipe> {
     let only = |witnesses| Recipe { witnesses, alibis: &[], place: Place::Only };
     Some(match variable {
         Variable::Allgs => only(vec![witness("runtime.allgadd", [0, 8, 16]), witness("runtime.forEachG", [0, 8])]),
@@ -274,6 +278,13 @@ fn recipe(variable: Variable, layout: &Layout) -> Option<Recipe> {
             witness("runtime.(*activeSweep).end", [0]),
             witness("runtime.findRunnable", [0]),
         ]),
+        // Nothing in older versions' is of use here.
+        Variable::Dbgvars if minor < 26 => return None,
+        Variable::Dbgvars if minor < 27 => only(vec![witness("runtime.parsegodebug", [0, 8])]),
+        // There it speaks of other slices too.
+        Variable::Dbgvars => {
+            only(vec![witness("runtime.parsegodebug", [0, 8]), witness("runtime.parseRuntimeDebugVars", [0, 8])])
+        }
         Variable::Firstmoduledata => return None,
     })
 }
@@ -286,7 +297,7 @@ fn extent(variable: Variable, layout: &Layout) -> u64 {
         Variable::Memstats => layout.memstats.size,
         Variable::GcController => layout.gc_controller.size,
         Variable::Work => layout.work.as_ref().map_or(8, |work| work.size),
-        Variable::Allgs | Variable::Allp => 24,
+        Variable::Allgs | Variable::Allp | Variable::Dbgvars => 24,
         Variable::Allglen | Variable::Allgptr | Variable::Allm | Variable::Allfin => 8,
         Variable::Gomaxprocs | Variable::Ncpu | Variable::Gcphase => 4,
         Variable::Semtable => layout.sema_table.size,
@@ -342,8 +353,10 @@ impl Globals {
     fn find(binary: &Binary, layout: &Layout, symbols: &BTreeMap<Variable, Pc>) -> Self {
         let mut found = BTreeMap::new();
         let mut code = None;
+        let minor = binary.version().minor();
         for variable in Variable::ALL {
             let located = match (variable, symbols.get(&variable)) {
+                (Variable::Dbgvars, _) if minor < 26 => Err(GlobalError::NotInVersion { variable: "dbgvars", minor }),
                 (_, Some(pc)) => Ok((*pc, Evidence::Symbol)),
                 (Variable::Firstmoduledata, _) => Ok((binary.module().address, Evidence::Code)),
                 _ => {
@@ -369,7 +382,9 @@ struct Spoken {
 
 impl Spoken {
     fn of(binary: &Binary, layout: &Layout) -> Self {
-        let recipes: Vec<Recipe> = Variable::ALL.iter().filter_map(|variable| recipe(*variable, layout)).collect();
+        let minor = binary.version().minor();
+        let recipes: Vec<Recipe> =
+            Variable::ALL.iter().filter_map(|variable| recipe(*variable, layout, minor)).collect();
         let witnesses =
             recipes.iter().flat_map(|r| r.witnesses.iter().map(|w| w.function).chain(r.alibis.iter().copied()));
         let wanted: BTreeSet<&str> = witnesses.collect();
@@ -406,7 +421,7 @@ fn decide(
 ) -> Result<Pc, GlobalError> {
     let minor = binary.version().minor();
     let name = variable.name(minor);
-    let Some(recipe) = recipe(variable, layout) else {
+    let Some(recipe) = recipe(variable, layout, minor) else {
         return Err(GlobalError::NotInVersion { variable: name, minor });
     };
     let spoken = |function: &'static str| {

@@ -417,6 +417,9 @@ pub(super) const TABLES: &[Table] = &[
                 ("gcmarkBits", 80, 8), ("sweepgen", 88, 4), ("allocCount", 96, 2), ("spanclass", 98, 1),
                 ("state", 99, 1), ("elemsize", 104, 8), ("limit", 112, 8), ("specials", 128, 8),
             ]),
+            ("runtime.heapArena", 2165776, &[
+                ("bitmap", 0, 2097152),
+            ]),
             ("runtime.mcache", 1200, &[
                 ("tiny", 16, 8), ("tinyoffset", 24, 8), ("alloc", 40, 1088),
             ]),
@@ -465,9 +468,12 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 552, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 280, 8), ("etypes", 288, 8), ("gofunc", 304, 8), ("gcdatamask.n", 496, 4),
+                ("rodata", 296, 8), ("types", 280, 8), ("etypes", 288, 8), ("gofunc", 304, 8), ("gcdatamask.n", 496, 4),
                 ("gcdatamask.bytedata", 504, 8), ("gcbssmask.n", 512, 4), ("gcbssmask.bytedata", 520, 8),
                 ("textsectmap", 312, 24), ("next", 544, 8),
+            ]),
+            ("runtime.dbgVar", 24, &[
+                ("name", 0, 16),
             ]),
         ],
     },
@@ -539,6 +545,9 @@ pub(super) const TABLES: &[Table] = &[
                 ("gcmarkBits", 80, 8), ("sweepgen", 88, 4), ("allocCount", 96, 2), ("spanclass", 98, 1),
                 ("state", 99, 1), ("elemsize", 104, 8), ("limit", 112, 8), ("specials", 128, 8),
             ]),
+            ("runtime.heapArena", 2165776, &[
+                ("bitmap", 0, 2097152),
+            ]),
             ("runtime.mcache", 1200, &[
                 ("tiny", 16, 8), ("tinyoffset", 24, 8), ("alloc", 40, 1088),
             ]),
@@ -587,9 +596,12 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 552, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 280, 8), ("etypes", 288, 8), ("gofunc", 304, 8), ("gcdatamask.n", 496, 4),
+                ("rodata", 296, 8), ("types", 280, 8), ("etypes", 288, 8), ("gofunc", 304, 8), ("gcdatamask.n", 496, 4),
                 ("gcdatamask.bytedata", 504, 8), ("gcbssmask.n", 512, 4), ("gcbssmask.bytedata", 520, 8),
                 ("textsectmap", 312, 24), ("next", 544, 8),
+            ]),
+            ("runtime.dbgVar", 24, &[
+                ("name", 0, 16),
             ]),
         ],
     },
@@ -664,6 +676,9 @@ pub(super) const TABLES: &[Table] = &[
                 ("state", 107, 1), ("isUserArenaChunk", 109, 1), ("elemsize", 112, 8), ("limit", 120, 8),
                 ("specials", 136, 8),
             ]),
+            ("runtime.heapArena", 1133584, &[
+                ("bitmap", 0, 1048576), ("noMorePtrs", 1048576, 16384),
+            ]),
             ("runtime.mcache", 1200, &[
                 ("tiny", 16, 8), ("tinyoffset", 24, 8), ("alloc", 40, 1088),
             ]),
@@ -712,9 +727,12 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 592, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 584, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
             ]),
         ],
     },
@@ -789,6 +807,9 @@ pub(super) const TABLES: &[Table] = &[
                 ("state", 107, 1), ("isUserArenaChunk", 109, 1), ("elemsize", 112, 8), ("limit", 120, 8),
                 ("specials", 136, 8),
             ]),
+            ("runtime.heapArena", 1133584, &[
+                ("bitmap", 0, 1048576), ("noMorePtrs", 1048576, 16384),
+            ]),
             ("runtime.mcache", 1200, &[
                 ("tiny", 16, 8), ("tinyoffset", 24, 8), ("alloc", 40, 1088),
             ]),
@@ -837,9 +858,12 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 592, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 584, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
             ]),
         ],
     },
@@ -965,9 +989,12 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 592, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 584, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
             ]),
         ],
     },
@@ -1093,9 +1120,12 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 592, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 584, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
             ]),
         ],
     },
@@ -1231,9 +1261,12 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 584, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
             ]),
         ],
     },
@@ -1369,9 +1402,12 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 584, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
             ]),
         ],
     },
@@ -1510,9 +1546,15 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 584, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
+            ]),
+            ("runtime.synctestGroup", 136, &[
+                ("root", 88, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
             ]),
         ],
     },
@@ -1651,9 +1693,15 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 584, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
+            ]),
+            ("runtime.synctestGroup", 136, &[
+                ("root", 88, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
             ]),
         ],
     },
@@ -1798,9 +1846,15 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 584, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
+            ]),
+            ("runtime.synctestBubble", 144, &[
+                ("id", 72, 8), ("root", 88, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
             ]),
         ],
     },
@@ -1945,10 +1999,16 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 584, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 536, 4),
                 ("gcdatamask.bytedata", 544, 8), ("gcbssmask.n", 552, 4), ("gcbssmask.bytedata", 560, 8),
                 ("textsectmap", 328, 24), ("next", 576, 8),
             ]),
+            ("runtime.synctestBubble", 144, &[
+                ("id", 72, 8), ("root", 88, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
+            ]),
         ],
     },
     Table {
@@ -2092,9 +2152,15 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 592, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 544, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 544, 4),
                 ("gcdatamask.bytedata", 552, 8), ("gcbssmask.n", 560, 4), ("gcbssmask.bytedata", 568, 8),
                 ("textsectmap", 336, 24), ("next", 584, 8),
+            ]),
+            ("runtime.synctestBubble", 144, &[
+                ("id", 72, 8), ("root", 88, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
             ]),
         ],
     },
@@ -2239,9 +2305,15 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 592, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 544, 4),
+                ("rodata", 312, 8), ("types", 296, 8), ("etypes", 304, 8), ("gofunc", 320, 8), ("gcdatamask.n", 544, 4),
                 ("gcdatamask.bytedata", 552, 8), ("gcbssmask.n", 560, 4), ("gcbssmask.bytedata", 568, 8),
                 ("textsectmap", 336, 24), ("next", 584, 8),
+            ]),
+            ("runtime.synctestBubble", 144, &[
+                ("id", 72, 8), ("root", 88, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
             ]),
         ],
     },
@@ -2386,9 +2458,15 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 568, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 312, 8), ("gofunc", 344, 8), ("gcdatamask.n", 520, 4),
+                ("rodata", 336, 8), ("types", 296, 8), ("etypes", 312, 8), ("gofunc", 344, 8), ("gcdatamask.n", 520, 4),
                 ("gcdatamask.bytedata", 528, 8), ("gcbssmask.n", 536, 4), ("gcbssmask.bytedata", 544, 8),
                 ("textsectmap", 360, 24), ("next", 560, 8),
+            ]),
+            ("runtime.synctestBubble", 144, &[
+                ("id", 72, 8), ("root", 88, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
             ]),
         ],
     },
@@ -2533,9 +2611,15 @@ pub(super) const TABLES: &[Table] = &[
             ("runtime.moduledata", 568, &[
                 ("text", 176, 8), ("etext", 184, 8), ("noptrdata", 192, 8), ("enoptrdata", 200, 8), ("data", 208, 8),
                 ("edata", 216, 8), ("bss", 224, 8), ("ebss", 232, 8), ("noptrbss", 240, 8), ("enoptrbss", 248, 8),
-                ("types", 296, 8), ("etypes", 312, 8), ("gofunc", 344, 8), ("gcdatamask.n", 520, 4),
+                ("rodata", 336, 8), ("types", 296, 8), ("etypes", 312, 8), ("gofunc", 344, 8), ("gcdatamask.n", 520, 4),
                 ("gcdatamask.bytedata", 528, 8), ("gcbssmask.n", 536, 4), ("gcbssmask.bytedata", 544, 8),
                 ("textsectmap", 360, 24), ("next", 560, 8),
+            ]),
+            ("runtime.synctestBubble", 144, &[
+                ("id", 72, 8), ("root", 88, 8),
+            ]),
+            ("runtime.dbgVar", 40, &[
+                ("name", 0, 16), ("atomic", 24, 8),
             ]),
         ],
     },

@@ -588,6 +588,17 @@ structs! {
         large_type: Option<Field> = "largeType", since(22);
     }
 
+    /// `runtime.heapArena`, where the heap bitmap is up to Go 1.21: what is known of 64 MiB of the heap.
+    ///
+    /// - 1.20, 1.21: a bit a word, <https://github.com/golang/go/blob/go1.21.13/src/runtime/mheap.go#L237-L313>
+    /// - before: two bits a word, <https://github.com/golang/go/blob/go1.19.8/src/runtime/mheap.go#L218-L275>
+    heap_arena: Option<HeapArenaLayout> = HeapArenaLayout("runtime.heapArena"), until(21), {
+        /// Which words hold pointers.
+        bitmap: Option<Field> = "bitmap", until(21);
+        /// For 64 words of the bitmap a bit: whether no pointer follows in the object that reaches over its end.
+        no_more_ptrs: Option<Field> = "noMorePtrs", 20..=21;
+    }
+
     /// `runtime.mcache`: the spans that a processor allocates from.
     ///
     /// <https://github.com/golang/go/blob/go1.27.3/src/runtime/mcache.go#L20-L66>
@@ -876,6 +887,8 @@ structs! {
         noptrbss: Field = "noptrbss";
         /// The end.
         enoptrbss: Field = "enoptrbss";
+        /// The base of the pointer masks of stack objects.
+        rodata: Field = "rodata";
         /// The start of its type descriptors.
         types: Field = "types";
         /// The end.
@@ -894,5 +907,25 @@ structs! {
         text_sections: Field = "textsectmap";
         /// The next module: a plugin's.
         next: Field = "next";
+    }
+
+    /// `runtime.synctestBubble`: what goroutines under `testing/synctest` have in common; `synctestGroup` in Go 1.24.
+    ///
+    /// <https://github.com/golang/go/blob/go1.27.3/src/runtime/synctest.go#L15-L45>
+    synctest_bubble: Option<SynctestBubbleLayout> = SynctestBubbleLayout("runtime.synctestBubble"|"runtime.synctestGroup"), since(24), {
+        /// Its number.
+        id: Option<Field> = "id", since(25);
+        /// The goroutine that made it, whose number is the group's in Go 1.24.
+        root: Field = "root";
+    }
+
+    /// `runtime.dbgVar`: a setting of GODEBUG.
+    ///
+    /// <https://github.com/golang/go/blob/go1.27.3/src/runtime/runtime1.go#L295-L300>
+    debug_variable: Option<DebugVariableLayout> = DebugVariableLayout("runtime.dbgVar"), ALWAYS, {
+        /// Its name.
+        name: Field = "name";
+        /// Its value, an `int32`, where it may change while the program runs; else 0.
+        atomic: Option<Field> = "atomic", since(21);
     }
 }

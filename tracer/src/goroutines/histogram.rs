@@ -20,6 +20,13 @@ impl Log2Histogram {
         self.buckets[(ns | 1).ilog2() as usize] += 1;
     }
 
+    /// Counts all that `other` has counted.
+    pub fn merge(&mut self, other: &Self) {
+        for (count, more) in self.buckets.iter_mut().zip(&other.buckets) {
+            *count = count.saturating_add(*more);
+        }
+    }
+
     /// Counts `count` durations of bucket `bucket`; those beyond the last go into the last.
     pub fn add_many(&mut self, bucket: usize, count: u64) {
         let last = self.buckets.len() - 1;

@@ -74,6 +74,12 @@ impl GoroutineTable {
         self.removed = Removed::default();
     }
 
+    /// When the reading began that is to be merged next, if one did.
+    #[must_use]
+    pub fn snapshot_begun(&self) -> Option<MonotonicNs> {
+        self.reading.as_ref().map(|reading| reading.begun)
+    }
+
     /// Merges goroutines read between `taken_from` and `taken_to`. Call it when a drain that began after `taken_to`
     /// has been applied.
     ///

@@ -5,9 +5,15 @@
 pub mod dump;
 pub mod folded;
 pub mod json;
+pub mod leaks;
+pub mod metrics;
 pub mod pprof;
+pub mod prometheus;
+pub mod recording;
+pub mod report;
 pub mod summary;
 pub mod text;
+pub mod tui;
 
 use crate::units::{Goid, RemoteAddr};
 
@@ -22,7 +28,7 @@ pub trait Names {
 }
 
 /// A `go` statement: the function it stands in, and its line.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct SiteName {
     /// The function; its address in hexadecimal where the executable has no name for it.
     pub function: std::sync::Arc<str>,

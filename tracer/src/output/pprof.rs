@@ -18,109 +18,111 @@ use crate::snapshot::ShownFrame;
 use crate::units::Pc;
 
 #[derive(Clone, PartialEq, Message)]
-struct Profile {
+pub(super) struct Profile {
     #[prost(message, repeated, tag = "1")]
-    sample_type: Vec<ValueType>,
+    pub(super) sample_type: Vec<ValueType>,
     #[prost(message, repeated, tag = "2")]
-    sample: Vec<Sample>,
+    pub(super) sample: Vec<Sample>,
     #[prost(message, repeated, tag = "3")]
-    mapping: Vec<Mapping>,
+    pub(super) mapping: Vec<Mapping>,
     #[prost(message, repeated, tag = "4")]
-    location: Vec<Location>,
+    pub(super) location: Vec<Location>,
     #[prost(message, repeated, tag = "5")]
-    function: Vec<Function>,
+    pub(super) function: Vec<Function>,
     #[prost(string, repeated, tag = "6")]
-    string_table: Vec<String>,
+    pub(super) string_table: Vec<String>,
     #[prost(int64, tag = "9")]
-    time_nanos: i64,
+    pub(super) time_nanos: i64,
+    #[prost(int64, tag = "10")]
+    pub(super) duration_nanos: i64,
     #[prost(message, optional, tag = "11")]
-    period_type: Option<ValueType>,
+    pub(super) period_type: Option<ValueType>,
     #[prost(int64, tag = "12")]
-    period: i64,
+    pub(super) period: i64,
     #[prost(int64, tag = "14")]
-    default_sample_type: i64,
+    pub(super) default_sample_type: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct ValueType {
+pub(super) struct ValueType {
     #[prost(int64, tag = "1")]
-    kind: i64,
+    pub(super) kind: i64,
     #[prost(int64, tag = "2")]
-    unit: i64,
+    pub(super) unit: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Sample {
+pub(super) struct Sample {
     #[prost(uint64, repeated, tag = "1")]
-    location_id: Vec<u64>,
+    pub(super) location_id: Vec<u64>,
     #[prost(int64, repeated, tag = "2")]
-    value: Vec<i64>,
+    pub(super) value: Vec<i64>,
     #[prost(message, repeated, tag = "3")]
-    label: Vec<Label>,
+    pub(super) label: Vec<Label>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Label {
+pub(super) struct Label {
     #[prost(int64, tag = "1")]
-    key: i64,
+    pub(super) key: i64,
     #[prost(int64, tag = "2")]
-    text: i64,
+    pub(super) text: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Mapping {
+pub(super) struct Mapping {
     #[prost(uint64, tag = "1")]
-    id: u64,
+    pub(super) id: u64,
     #[prost(uint64, tag = "2")]
-    memory_start: u64,
+    pub(super) memory_start: u64,
     #[prost(uint64, tag = "3")]
-    memory_limit: u64,
+    pub(super) memory_limit: u64,
     #[prost(int64, tag = "5")]
-    filename: i64,
+    pub(super) filename: i64,
     #[prost(int64, tag = "6")]
-    build_id: i64,
+    pub(super) build_id: i64,
     #[prost(bool, tag = "7")]
-    has_functions: bool,
+    pub(super) has_functions: bool,
     #[prost(bool, tag = "8")]
-    has_filenames: bool,
+    pub(super) has_filenames: bool,
     #[prost(bool, tag = "9")]
-    has_line_numbers: bool,
+    pub(super) has_line_numbers: bool,
     #[prost(bool, tag = "10")]
-    has_inline_frames: bool,
+    pub(super) has_inline_frames: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Location {
+pub(super) struct Location {
     #[prost(uint64, tag = "1")]
-    id: u64,
+    pub(super) id: u64,
     #[prost(uint64, tag = "2")]
-    mapping_id: u64,
+    pub(super) mapping_id: u64,
     #[prost(uint64, tag = "3")]
-    address: u64,
+    pub(super) address: u64,
     #[prost(message, repeated, tag = "4")]
-    line: Vec<Line>,
+    pub(super) line: Vec<Line>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Line {
+pub(super) struct Line {
     #[prost(uint64, tag = "1")]
-    function_id: u64,
+    pub(super) function_id: u64,
     #[prost(int64, tag = "2")]
-    line: i64,
+    pub(super) line: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Function {
+pub(super) struct Function {
     #[prost(uint64, tag = "1")]
-    id: u64,
+    pub(super) id: u64,
     #[prost(int64, tag = "2")]
-    name: i64,
+    pub(super) name: i64,
     #[prost(int64, tag = "3")]
-    system_name: i64,
+    pub(super) system_name: i64,
     #[prost(int64, tag = "4")]
-    filename: i64,
+    pub(super) filename: i64,
     #[prost(int64, tag = "5")]
-    start_line: i64,
+    pub(super) start_line: i64,
 }
 
 /// What the profile's mapping says: the executable and where its text is.
@@ -136,16 +138,38 @@ pub struct Executable<'a> {
     pub end: u64,
 }
 
+impl<'a> Executable<'a> {
+    /// Of a program, loaded at `bias`.
+    #[must_use]
+    pub fn of(program: &'a crate::tracee::Program, bias: crate::tracee::LoadBias) -> Self {
+        let (module, ids) = (program.binary.module(), program.binary.build_ids());
+        Self {
+            name: &program.name,
+            build_id: ids.gnu.as_deref().or(ids.go.as_deref()).unwrap_or_default(),
+            start: bias.remote(module.text).0,
+            end: bias.remote(module.etext).0,
+        }
+    }
+}
+
+/// Gathers a profile's tables, each thing in them once.
 #[derive(Default)]
-struct Builder {
-    profile: Profile,
+pub(super) struct Builder {
+    pub(super) profile: Profile,
     strings: HashMap<String, i64>,
     functions: HashMap<(i64, i64), u64>,
     locations: HashMap<Vec<(u64, u32)>, HashMap<Pc, u64>>,
 }
 
 impl Builder {
-    fn string(&mut self, text: &str) -> i64 {
+    pub(super) fn new() -> Self {
+        let mut builder = Self::default();
+        // The first string is the empty one.
+        builder.string("");
+        builder
+    }
+
+    pub(super) fn string(&mut self, text: &str) -> i64 {
         if let Some(&index) = self.strings.get(text) {
             return index;
         }
@@ -155,7 +179,7 @@ impl Builder {
         index
     }
 
-    fn function(&mut self, name: &str, file: &str, start_line: u32) -> u64 {
+    pub(super) fn function(&mut self, name: &str, file: &str, start_line: u32) -> u64 {
         let (name, filename) = (self.string(name), self.string(file));
         let next = self.profile.function.len() as u64 + 1;
         let id = *self.functions.entry((name, filename)).or_insert(next);
@@ -167,7 +191,7 @@ impl Builder {
     }
 
     /// One location is one physical frame: the calls inlined at its program counter, innermost first.
-    fn location(&mut self, pc: Pc, address: u64, lines: Vec<(u64, u32)>) -> u64 {
+    pub(super) fn location(&mut self, pc: Pc, address: u64, lines: Vec<(u64, u32)>) -> u64 {
         let next = self.profile.location.len() as u64 + 1;
         let id = *self.locations.entry(lines.clone()).or_default().entry(pc).or_insert(next);
         if id == next {
@@ -204,9 +228,7 @@ pub fn write_pprof(
     groups: &[Group<'_>],
     executable: Executable<'_>,
 ) -> io::Result<()> {
-    let mut builder = Builder::default();
-    // The first string is the empty one.
-    builder.string("");
+    let mut builder = Builder::new();
     let goroutine = ValueType { kind: builder.string("goroutine"), unit: builder.string("count") };
     let stack = ValueType { kind: builder.string("stack_space"), unit: builder.string("bytes") };
     let mapping = Mapping {
@@ -246,6 +268,11 @@ pub fn write_pprof(
     profile.period = 1;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     profile.time_nanos = i64::try_from(now.as_nanos()).unwrap_or_default();
+    write_gzip(out, &profile)
+}
+
+/// Writes a profile as `go tool pprof` reads it.
+pub(super) fn write_gzip(out: impl Write, profile: &Profile) -> io::Result<()> {
     let mut gzip = GzEncoder::new(out, Compression::default());
     gzip.write_all(&profile.encode_to_vec())?;
     gzip.finish()?.flush()

@@ -120,6 +120,7 @@ pub fn cause_in_words(cause: LossCause) -> &'static str {
         LossCause::BufferFull => "the buffer was full",
         LossCause::NoBuffer => "the CPU came online after the start",
         LossCause::UnreadableG => "the goroutine's g was not in memory",
+        LossCause::NotRecorded => "the recording could not be written fast enough",
         LossCause::NoRecord => "the kernel has no room for more goroutines' records",
     }
 }
@@ -134,7 +135,7 @@ pub fn place(site: &SiteName) -> String {
 }
 
 /// The last two parts of a path: enough to find the file, short enough for a line.
-fn short_file(path: &str) -> &str {
+pub(super) fn short_file(path: &str) -> &str {
     let mut slashes = path.rmatch_indices('/').map(|(at, _)| at);
     match slashes.nth(1) {
         Some(at) => path.get(at + 1..).unwrap_or(path),

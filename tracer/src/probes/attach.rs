@@ -16,8 +16,9 @@ use aya_log::EbpfLogger;
 use gotracer_ebpf::{ARCH_ARM64, ARCH_X86_64, Blocks, Control, MODE_EVENTS, Record, RecordKey, SiteKey, Target};
 use log::Log;
 
+use super::kernel::Lack;
 use super::placement::Placement;
-use super::uprobe::Uprobe;
+use super::uprobe::{Scope, Uprobe};
 use crate::units::Pid;
 
 /// The kernel programs, built by `cargo xtask ebpf` and committed.
@@ -52,11 +53,9 @@ pub enum AttachError {
         #[source]
         source: Box<ProgramError>,
     },
-    /// The kernel is locked down.
-    #[error(
-        "this kernel is locked down: it lets nobody read a program's memory by eBPF; boot without lockdown=confidentiality"
-    )]
-    Lockdown,
+    /// The kernel lacks something.
+    #[error(transparent)]
+    Kernel(#[from] Lack),
     /// No permission for bpf(2).
     #[error("no permission to use eBPF: run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE")]
     Permission,
@@ -71,6 +70,21 @@ pub enum AttachError {
     Attach {
         /// The process.
         pid: Pid,
+        /// The function.
+        function: &'static str,
+        /// Bytes from its entry.
+        into_function: u64,
+        /// What stands there.
+        instruction: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A probe was refused, for all processes of an executable.
+    #[error("cannot attach to {function}+{into_function} (`{instruction}`) of {exe}")]
+    AttachFile {
+        /// The executable.
+        exe: String,
         /// The function.
         function: &'static str,
         /// Bytes from its entry.
@@ -163,6 +177,20 @@ pub struct EventMaps {
     pub kept: KeptMaps,
 }
 
+/// The uprobes of one executable, for every process that runs it; dropping them detaches them.
+pub struct FileProbes {
+    _uprobes: Vec<Uprobe>,
+}
+
+/// Of which processes the kernel tells that they replaced their program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Execs {
+    /// Of those that are traced.
+    Traced,
+    /// Of every process: for who looks for new ones.
+    Every,
+}
+
 /// The maps in which the kernel programs count and keep what is not an event.
 pub struct KeptMaps {
     /// Hits, by the wire's `HIT_*` and CPU.
@@ -216,7 +244,7 @@ impl Attachment {
         let Self { pid, exe, places } = self;
         let mut probes = Probes { pid, uprobes: Vec::with_capacity(places.len()) };
         for (program, placement) in &places {
-            match Uprobe::attach(program.as_fd(), &exe, placement.offset, pid) {
+            match Uprobe::attach(program.as_fd(), &exe, placement.offset, Scope::Process(pid)) {
                 Ok(uprobe) => probes.uprobes.push(uprobe),
                 Err(source) => return Err(attach_error(pid, placement, source)),
             }
@@ -232,7 +260,7 @@ impl KernelPrograms {
     ///
     /// If we may not, or the kernel lacks what the programs need.
     pub fn load() -> Result<(Self, EventMaps), AttachError> {
-        Self::load_with(Capacity::NONE)
+        Self::load_with(Capacity::NONE, Execs::Traced)
     }
 
     /// Loads the object, with room for the records of so many.
@@ -240,9 +268,20 @@ impl KernelPrograms {
     /// # Errors
     ///
     /// As [`Self::load`].
-    pub fn load_with(capacity: Capacity) -> Result<(Self, EventMaps), AttachError> {
+    pub fn load_with(capacity: Capacity, execs: Execs) -> Result<(Self, EventMaps), AttachError> {
+        if let Some(lack) = Lack::at_a_glance() {
+            return Err(lack.into());
+        }
+        Self::load_object(capacity, execs).map_err(|error| match Lack::found_by_trying() {
+            Some(lack) if !matches!(error, AttachError::Permission) => lack.into(),
+            _ => error,
+        })
+    }
+
+    fn load_object(capacity: Capacity, execs: Execs) -> Result<(Self, EventMaps), AttachError> {
         let mut ebpf = EbpfLoader::new()
             .override_global("ARCH", &ARCH, true)
+            .override_global("EVERY_EXEC", &u32::from(execs == Execs::Every), true)
             .override_global(aya_log::LEVEL, &log_level(), false)
             .map_max_entries("RECORDS", capacity.goroutines)
             .map_max_entries("SITES", capacity.sites)
@@ -300,8 +339,17 @@ impl KernelPrograms {
         entry: Target,
         placements: impl IntoIterator<Item = &'p Placement>,
     ) -> Result<Probes, AttachError> {
-        self.know(pid, Target { control: Control { mode: MODE_EVENTS, ..Control::default() }.pack(), ..entry })?;
+        self.begin(pid, entry)?;
         self.attachment(pid, exe, placements)?.attach()
+    }
+
+    /// Tells the kernel programs of a process, with every event wanted.
+    ///
+    /// # Errors
+    ///
+    /// If the map refuses.
+    pub fn begin(&mut self, pid: Pid, entry: Target) -> Result<(), AttachError> {
+        self.know(pid, Target { control: Control { mode: MODE_EVENTS, ..Control::default() }.pack(), ..entry })
     }
 
     /// Tells the kernel programs of a process: from here on its probes find it.
@@ -377,6 +425,33 @@ impl KernelPrograms {
         Ok(Attachment { pid, exe: exe.to_owned(), places })
     }
 
+    /// Attaches `placements` in the executable at `exe`, called `name`, for every process that runs it, now or later. Only
+    /// those that the kernel programs [know](Self::know) send events; the others pay for the probes and send nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses one of them; then none stays.
+    pub fn attach_file<'p>(
+        &mut self,
+        exe: &Path,
+        name: &str,
+        placements: impl IntoIterator<Item = &'p Placement>,
+    ) -> Result<FileProbes, AttachError> {
+        let mut uprobes = Vec::new();
+        for placement in placements {
+            let program = self.uprobe(placement.program)?.fd().map_err(program_error(placement.program))?;
+            let attached = Uprobe::attach(program.as_fd(), exe, placement.offset, Scope::EveryProcess);
+            uprobes.push(attached.map_err(|source| AttachError::AttachFile {
+                exe: name.to_owned(),
+                function: placement.function,
+                into_function: placement.into_function,
+                instruction: placement.instruction.clone(),
+                source,
+            })?);
+        }
+        Ok(FileProbes { _uprobes: uprobes })
+    }
+
     /// Forgets a process and detaches its probes.
     ///
     /// Takes some 100 ms a probe, for the kernel waits each time until no CPU can be in it; closing them from several
@@ -425,9 +500,8 @@ fn program_error(program: &'static str) -> impl Fn(ProgramError) -> AttachError 
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
             log::info!("the verifier on {program}: {log}");
-            // A locked down kernel does not know the helper at all.
-            if log.contains("unknown func bpf_probe_read") {
-                return AttachError::Lockdown;
+            if let Some(lack) = Lack::found_by_trying() {
+                return lack.into();
             }
             let last = log.lines().map(str::trim).rfind(|line| !line.is_empty() && !line.starts_with("processed"));
             let why = format!("{io_error}: {}", last.unwrap_or("the verifier says nothing"));

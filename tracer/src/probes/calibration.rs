@@ -13,9 +13,10 @@ use serde::Serialize;
 use super::attach::{AttachError, KernelPrograms, Probes};
 use super::catalogue::Event;
 use super::instruction::Execution;
+use super::own_code;
 use super::placement::Placement;
-use crate::process::{Mapping, Process, ProcessError};
-use crate::units::{FileOffset, Pc, Pid, RemoteAddr};
+use crate::process::{Process, ProcessError};
+use crate::units::{Pc, Pid, RemoteAddr};
 
 /// What one hit costs the target, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -74,8 +75,8 @@ pub enum CalibrationError {
     #[error(transparent)]
     Process(#[from] ProcessError),
     /// A function of ours is not where our maps say.
-    #[error("gotracer's own code is not in its maps")]
-    NotMapped,
+    #[error(transparent)]
+    NotMapped(#[from] std::io::Error),
 }
 
 /// A function with instructions to probe: takes the address that the kernel program takes for a g.
@@ -181,7 +182,7 @@ fn entry() -> Target {
 /// If the probes cannot be attached.
 pub fn calibrate(programs: &mut KernelPrograms) -> Result<(Cost, Vec<Probes>), CalibrationError> {
     let us = Process::open(Pid(std::process::id()))?;
-    let ours = Ours { pid: us.pid(), mappings: us.exe_mappings()? };
+    let ours = Ours { pid: us.pid() };
     programs.know(ours.pid, entry())?;
     let mut attached = Vec::new();
     let mut epoch = 0;
@@ -232,20 +233,17 @@ pub fn calibrate(programs: &mut KernelPrograms) -> Result<(Cost, Vec<Probes>), C
 /// Our own process.
 struct Ours {
     pid: Pid,
-    mappings: Vec<Mapping>,
 }
 
 impl Ours {
     fn placement(&self, subject: Subject, at: u64, program: &'static str) -> Result<Placement, CalibrationError> {
         let address = RemoteAddr(subject as usize as u64 + at);
-        let mapping = self.mappings.iter().find(|m| (m.start..m.end).contains(&address));
-        let offset = mapping.map(|m| FileOffset(address.0 - m.start.0 + m.offset.0));
         Ok(Placement {
             event: Event::Running,
             function: "gotracer's own",
             program,
             pc: Pc(address.0),
-            offset: offset.ok_or(CalibrationError::NotMapped)?,
+            offset: own_code::file_offset(address)?,
             into_function: at,
             instruction: "its instruction".to_owned(),
             // Not looked at: this is what is to be found out.

@@ -10,16 +10,22 @@
 //! - [`placement`]: the choice of the instruction, with its reason;
 //! - [`attach`]: the eBPF object, loaded once, and the uprobes of one process;
 //! - [`calibration`]: what a hit costs on this machine;
-//! - [`detail`]: how much the kernel programs tell.
+//! - [`detail`]: how much the kernel programs tell;
+//! - [`features`]: what this kernel can do, found by trying;
+//! - [`kernel`]: what it lacks, in one sentence.
 
 pub mod attach;
+mod bpf;
 pub mod calibration;
 pub mod catalogue;
 pub mod detail;
+pub mod features;
 pub mod instruction;
+pub mod kernel;
+mod own_code;
 pub mod placement;
 mod uprobe;
 
-pub use attach::{AttachError, Attachment, Capacity, KernelPrograms, Probes};
+pub use attach::{AttachError, Attachment, Capacity, EventMaps, Execs, FileProbes, KernelPrograms, Probes};
 pub use detail::Detail;
 pub use placement::{Placement, Verdict, place};

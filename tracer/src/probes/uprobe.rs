@@ -1,6 +1,6 @@
-//! One uprobe in one process: the system calls.
+//! One uprobe: the system calls.
 //!
-//! In: a loaded kernel program, an executable, a place in it, a process. Out: a [`Uprobe`], which is there until it is
+//! In: a loaded kernel program, an executable, a place in it, a process or all. Out: a [`Uprobe`], which is there until it is
 //! dropped. aya attaches too, but only where the whole loaded object is at hand: attaching takes milliseconds and
 //! detaching a tenth of a second (the kernel waits until no CPU can be in the probe), so both happen on threads of
 //! their own while events flow.
@@ -18,6 +18,15 @@ use crate::units::{FileOffset, Pid};
 #[derive(Debug)]
 pub(super) struct Uprobe {
     _event: OwnedFd,
+}
+
+/// Whose uprobe it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// One process's.
+    Process(Pid),
+    /// That of every process that runs the file, now or later.
+    EveryProcess,
 }
 
 /// Bytes of the 64-byte `struct perf_event_attr` of the first version and the eight of the second (`config2`):
@@ -43,8 +52,8 @@ struct PerfEventAttr {
 const _: () = assert!(size_of::<PerfEventAttr>() == 72);
 
 impl Uprobe {
-    /// Puts `program` on the instruction at `offset` of the file `exe`, for the process alone.
-    pub(super) fn attach(program: BorrowedFd<'_>, exe: &Path, offset: FileOffset, pid: Pid) -> io::Result<Self> {
+    /// Puts `program` on the instruction at `offset` of the file `exe`.
+    pub(super) fn attach(program: BorrowedFd<'_>, exe: &Path, offset: FileOffset, scope: Scope) -> io::Result<Self> {
         const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
         const PERF_EVENT_IOC_ENABLE: libc::Ioctl = 0x2400;
         const PERF_EVENT_IOC_SET_BPF: libc::Ioctl = 0x4004_2408;
@@ -56,15 +65,19 @@ impl Uprobe {
             config2: offset.0,
             ..Default::default()
         };
-        let any_cpu: libc::c_int = -1;
+        // A perf event wants a process or a CPU; a uprobe that is every process's fires on all CPUs, whichever is named.
+        let (pid, cpu) = match scope {
+            Scope::Process(pid) => (libc::pid_t::try_from(pid.0).map_err(io::Error::other)?, -1),
+            Scope::EveryProcess => (-1, 0),
+        };
         let no_group: libc::c_int = -1;
         // SAFETY: `attr` is a perf_event_attr of the size that it tells, and the path that it points to outlives the call.
         let fd = unsafe {
             libc::syscall(
                 libc::SYS_perf_event_open,
                 &raw const attr,
-                libc::pid_t::try_from(pid.0).map_err(io::Error::other)?,
-                any_cpu,
+                pid,
+                cpu as libc::c_int,
                 no_group,
                 PERF_FLAG_FD_CLOEXEC,
             )

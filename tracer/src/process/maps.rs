@@ -1,5 +1,6 @@
 //! /proc/PID/maps: what is mapped where.
 
+use super::memory::MemoryRange;
 use crate::units::{FileOffset, RemoteAddr};
 
 /// One mapping of a file.
@@ -22,6 +23,20 @@ pub struct Mapping {
 /// The file mappings in the text of /proc/PID/maps, each with its path; lines that do not parse are passed over.
 pub fn parse_maps(text: &str) -> impl Iterator<Item = (Mapping, &str)> {
     text.lines().filter_map(parse_line)
+}
+
+/// The private writable memory in the text of /proc/PID/maps, but for the kernel's own mappings (`[vvar]`): where a program
+/// keeps its data, C's heap and stacks included.
+pub fn parse_writable(text: &str) -> impl Iterator<Item = MemoryRange> {
+    text.lines().filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let is_data = fields.next()?.starts_with("rw-p");
+        let hex = |digits| u64::from_str_radix(digits, 16).ok();
+        let (start, end) = (hex(start)?, hex(end)?);
+        let len = usize::try_from(end.checked_sub(start)?).ok()?;
+        is_data.then_some(MemoryRange { start: RemoteAddr(start), len })
+    })
 }
 
 fn parse_line(line: &str) -> Option<(Mapping, &str)> {
@@ -52,6 +67,20 @@ fn parse_line(line: &str) -> Option<(Mapping, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn writable_memory_is_private_and_readable() {
+        let text = "\
+00400000-0047d000 r-xp 00000000 08:10 1234                               /bin/go
+0058d000-0058e000 rw-p 0018c000 08:10 1234                               /bin/go
+c000000000-c000400000 rw-p 00000000 00:00 0
+7f0000000000-7f0000001000 rw-s 00000000 00:01 7                          /dev/shm/x
+7f0000002000-7f0000003000 -w-p 00000000 00:00 0
+nonsense
+7ffd3b9e8000-7ffd3ba09000 rw-p 00000000 00:00 0                          [stack]";
+        let found: Vec<_> = parse_writable(text).map(|range| (range.start.0, range.len)).collect();
+        assert_eq!(found, [(0x58d000, 0x1000), (0xc0_0000_0000, 0x40_0000), (0x7ffd_3b9e_8000, 0x21000)]);
+    }
 
     #[test]
     fn file_mappings_are_read_and_others_passed_over() {

@@ -8,6 +8,8 @@ mod held;
 mod lifetime;
 mod maps;
 pub mod memory;
+mod pagemap;
+mod registers;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -18,7 +20,8 @@ use std::path::PathBuf;
 
 pub use error::ProcessError;
 pub use held::{Held, find_program};
-pub use maps::{Mapping, parse_maps};
+pub use maps::{Mapping, parse_maps, parse_writable};
+pub use registers::RegisterSamples;
 
 use crate::units::Pid;
 
@@ -105,6 +108,23 @@ impl Process {
         Ok(parse_maps(&text).filter(|(m, path)| is_exe(m, path)).map(|(m, _)| m).collect())
     }
 
+    /// Its private writable memory, as far as it was ever touched: reading the rest would cost the process page tables.
+    ///
+    /// # Errors
+    ///
+    /// If the process is gone or we may not read its maps.
+    pub fn writable_memory(&self) -> Result<Vec<memory::MemoryRange>, ProcessError> {
+        let path = format!("/proc/{}/maps", self.pid);
+        let text = std::fs::read_to_string(&path).map_err(|e| ProcessError::read(self.pid, path, e))?;
+        let path = format!("/proc/{}/pagemap", self.pid);
+        let pages = File::open(&path).map_err(|e| ProcessError::read(self.pid, path.clone(), e))?;
+        let mut touched = Vec::new();
+        for range in parse_writable(&text) {
+            pagemap::touched(&pages, range, &mut touched).map_err(|e| ProcessError::read(self.pid, path.clone(), e))?;
+        }
+        Ok(touched)
+    }
+
     /// Its command line, arguments separated by spaces; empty where it cannot be read.
     #[must_use]
     pub fn command_line(&self) -> String {
@@ -143,6 +163,15 @@ impl Process {
     #[must_use]
     pub fn has_exited(&self) -> bool {
         lifetime::has_exited(&self.pidfd)
+    }
+
+    /// Sends it a signal: to itself, and never to a successor with the same PID.
+    ///
+    /// # Errors
+    ///
+    /// If it has exited, or we may not.
+    pub fn signal(&self, signal: i32) -> std::io::Result<()> {
+        lifetime::signal(&self.pidfd, signal)
     }
 
     /// Waits until it has exited.

@@ -16,7 +16,7 @@ use crate::governor::{Change, Governor, HitCost, HitCosts, Level, Overhead, Peri
 use crate::probes::calibration::{Cost, calibrate};
 use crate::probes::catalogue::Event;
 use crate::probes::instruction::Execution;
-use crate::probes::{Capacity, KernelPrograms, Placement};
+use crate::probes::{Capacity, Execs, KernelPrograms, Placement};
 use crate::process::Process;
 use crate::units::{Goid, MonotonicNs};
 
@@ -284,7 +284,7 @@ fn measure_here() -> Option<Cost> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
     let _entered = runtime.enter();
     let measured = || -> Result<Cost, Box<dyn std::error::Error>> {
-        let (mut programs, maps) = KernelPrograms::load_with(Capacity { goroutines: 16, sites: 16 })?;
+        let (mut programs, maps) = KernelPrograms::load_with(Capacity { goroutines: 16, sites: 16 }, Execs::Traced)?;
         let _stream = EventStream::open(maps.events, maps.counts)?;
         let _kept = maps.kept;
         let (cost, probes) = calibrate(&mut programs)?;

@@ -6,7 +6,9 @@
 mod dial;
 mod meter;
 mod options;
-mod seed;
+mod readings;
+mod refine;
+pub(crate) mod seed;
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,16 +19,19 @@ use crate::go_runtime::{Globals, Layout, Variable};
 use crate::goroutines::{GoroutineTable, MergeReport};
 use crate::governor::{Change, Level, Overhead, Quality};
 use crate::probes::catalogue::PROBES;
-use crate::probes::{AttachError, Capacity, Detail, KernelPrograms, Placement, Verdict, place};
+use crate::probes::{AttachError, Capacity, Detail, Execs, KernelPrograms, Placement, Verdict, place};
 use crate::process::memory::{LiveMemory, ReadMemory as _};
 use crate::process::{Process, ProcessError};
+use crate::snapshot::Snapshot;
 use crate::tracee::{Program, Tracee, TraceeError, TraceeNames};
 use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
 
 pub use options::Options;
+pub(crate) use seed::entry as snapshot_entry;
 
 use dial::Dial;
 use meter::Meter;
+use readings::Readings;
 use seed::{Seeding, Subject};
 
 /// Why a session cannot begin or go on.
@@ -114,6 +119,7 @@ pub struct Session {
     pending: Vec<Event>,
     /// How far we are with the goroutines that are older than the probes.
     seeding: Seeding,
+    readings: Readings,
     meter: Meter,
 }
 
@@ -163,7 +169,7 @@ impl Session {
         let verdicts = verdicts(tracee.program())?;
         let keeps = options.detail == Detail::States || options.budget.is_some();
         let capacity = if keeps { Capacity::for_goroutines(gs(&tracee).unwrap_or(0)) } else { Capacity::NONE };
-        let (programs, maps) = KernelPrograms::load_with(capacity)?;
+        let (programs, maps) = KernelPrograms::load_with(capacity, Execs::Traced)?;
         let stream = EventStream::open(maps.events, maps.counts)?;
         let pid = tracee.process().pid();
         let program = tracee.program();
@@ -186,6 +192,7 @@ impl Session {
             replaced: false,
             pending: Vec::new(),
             seeding: Seeding::rest(),
+            readings: Readings::default(),
             meter,
         };
         session.attach_probes(level)?;
@@ -213,6 +220,12 @@ impl Session {
     #[must_use]
     pub fn pid(&self) -> Pid {
         self.table.pid()
+    }
+
+    /// What is traced; `None` only while the session changes from one program to the next.
+    #[must_use]
+    pub fn tracee(&self) -> Option<&Tracee> {
+        self.tracee.as_ref()
     }
 
     /// How many probes are attached.
@@ -289,6 +302,21 @@ impl Session {
         self.meter.take_changes()
     }
 
+    /// From now on all goroutines are read so often, with their stacks; more rarely where a reading takes long.
+    pub fn read_every(&mut self, interval: Duration) {
+        self.readings.every(interval);
+    }
+
+    /// The next of these readings begins at once.
+    pub fn read_soon(&mut self) {
+        self.readings.now();
+    }
+
+    /// The reading that [`Progress::Merged`] was about, once; `None` without [`Self::read_every`].
+    pub fn take_reading(&mut self) -> Option<Box<Snapshot>> {
+        self.readings.take()
+    }
+
     /// Whether the goroutines that are older than the probes are in the table: a moment after attaching they are.
     #[must_use]
     pub fn is_seeded(&self) -> bool {
@@ -335,6 +363,10 @@ impl Session {
         let from = events.len();
         if self.pending.is_empty() {
             let Some(tracee) = &self.tracee else { return Ok(Progress::Ended(End::Exited)) };
+            if self.readings.is_due() && self.seeding.is_at_rest() {
+                self.seeding = Seeding::begin(&mut self.table);
+                self.readings.begun();
+            }
             // What a slice of time shows grows old in the next gap.
             let refresh = self.dial.level().states() != Quality::Exact;
             self.seeding.advance(&mut self.table, refresh, || subject(tracee));
@@ -370,8 +402,9 @@ impl Session {
             self.dial.read(&mut self.table)?;
         }
         if self.pending.is_empty()
-            && let Some(report) = self.seeding.merge(&mut self.table, self.stream.released())
+            && let Some((report, snapshot)) = self.seeding.merge_keeping(&mut self.table, self.stream.released())
         {
+            self.readings.merged(snapshot);
             return Ok(Progress::Merged(report));
         }
         Ok(Progress::Running)
@@ -492,7 +525,7 @@ fn subject(tracee: &Tracee) -> Option<Subject> {
 }
 
 /// Where each probe goes.
-fn verdicts(program: &Program) -> Result<Vec<Verdict>, SessionError> {
+pub(crate) fn verdicts(program: &Program) -> Result<Vec<Verdict>, SessionError> {
     let binary: &Binary = &program.binary;
     let verdicts: Vec<Verdict> = PROBES.iter().map(|probe| place(binary, probe)).collect();
     for verdict in &verdicts {

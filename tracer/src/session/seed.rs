@@ -4,6 +4,8 @@
 //! [`goroutines`](crate::goroutines)): begin, let probes that were under way settle, read, apply a drain that began after
 //! the reading ended, merge. Again after events were lost, which repairs what the loss left wrong.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -27,7 +29,7 @@ const READING_SHARE: u32 = 20;
 
 /// Why nothing could be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SeedError {
+pub(crate) enum SeedError {
     #[error(transparent)]
     Process(#[from] ProcessError),
     #[error(transparent)]
@@ -40,7 +42,7 @@ pub(super) enum SeedError {
 
 /// Where the reading stands.
 #[derive(Debug)]
-pub(super) enum Seeding {
+pub(crate) enum Seeding {
     /// Nothing to do before this moment.
     Rest(Instant),
     /// Probes under way settle until this moment.
@@ -54,33 +56,38 @@ pub(super) enum Seeding {
 }
 
 /// What to read: everything that a thread of its own needs.
-pub(super) struct Subject {
-    pub(super) pid: Pid,
-    pub(super) start_ticks: u64,
-    pub(super) program: Program,
-    pub(super) bias: LoadBias,
+pub(crate) struct Subject {
+    pub(crate) pid: Pid,
+    pub(crate) start_ticks: u64,
+    pub(crate) program: Program,
+    pub(crate) bias: LoadBias,
 }
 
 impl Seeding {
     /// Begins: from here on the table remembers exits.
-    pub(super) fn begin(table: &mut GoroutineTable) -> Self {
+    pub(crate) fn begin(table: &mut GoroutineTable) -> Self {
         table.begin_snapshot(now());
         Self::Settling(Instant::now() + SETTLE)
     }
 
     /// Nothing to do until events are lost.
-    pub(super) fn rest() -> Self {
+    pub(crate) fn rest() -> Self {
         Self::Rest(Instant::now())
     }
 
+    /// Whether a reading may begin.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        matches!(self, Self::Rest(_))
+    }
+
     /// Whether the table waits for what is to be read.
-    pub(super) fn is_under_way(&self) -> bool {
+    pub(crate) fn is_under_way(&self) -> bool {
         matches!(self, Self::Settling(_) | Self::Reading(_) | Self::Read(_))
     }
 
     /// Goes on if it is time to: to be called between drains. `refresh`: states come from readings alone, so that the
     /// next is due even if nothing was lost.
-    pub(super) fn advance(
+    pub(crate) fn advance(
         &mut self,
         table: &mut GoroutineTable,
         refresh: bool,
@@ -101,15 +108,23 @@ impl Seeding {
     }
 
     /// Waits for the reading thread; for ever where none reads.
-    pub(super) async fn read(&mut self) -> Result<Snapshot, SeedError> {
+    pub(crate) async fn read(&mut self) -> Result<Snapshot, SeedError> {
         match self {
             Self::Reading(thread) => thread.await?,
             _ => std::future::pending().await,
         }
     }
 
+    /// Takes what the reading thread has read if it is through, without waiting: for who follows many processes.
+    pub(crate) fn take_if_read(&mut self) {
+        let Self::Reading(thread) = self else { return };
+        if let Poll::Ready(read) = Pin::new(thread).poll(&mut Context::from_waker(Waker::noop())) {
+            self.take(read.unwrap_or_else(|error| Err(error.into())));
+        }
+    }
+
     /// Takes what was read, to be merged in its time.
-    pub(super) fn take(&mut self, read: Result<Snapshot, SeedError>) {
+    pub(crate) fn take(&mut self, read: Result<Snapshot, SeedError>) {
         *self = match read {
             Ok(snapshot) => Self::Read(Box::new(snapshot)),
             Err(error) => {
@@ -135,19 +150,27 @@ impl Seeding {
 
     /// Merges what was read, if there is something and all events up to the end of the reading are in the table: all up
     /// to `applied` are.
-    pub(super) fn merge(&mut self, table: &mut GoroutineTable, applied: MonotonicNs) -> Option<MergeReport> {
+    pub(crate) fn merge(&mut self, table: &mut GoroutineTable, applied: MonotonicNs) -> Option<MergeReport> {
+        self.merge_keeping(table, applied).map(|(report, _)| report)
+    }
+
+    /// As [`Self::merge`], and gives what was merged.
+    pub(crate) fn merge_keeping(
+        &mut self,
+        table: &mut GoroutineTable,
+        applied: MonotonicNs,
+    ) -> Option<(MergeReport, Box<Snapshot>)> {
         if !self.is_ready(applied) {
             return None;
         }
-        let Self::Read(snapshot) = self else { return None };
+        let Self::Read(snapshot) = std::mem::replace(self, Self::Rest(Instant::now() + BETWEEN)) else { return None };
         let goroutines: Vec<SnapshotGoroutine> = snapshot.goroutines.iter().filter_map(entry).collect();
         let coverage = if snapshot.incomplete.is_none() { Coverage::Whole } else { Coverage::Part };
-        let times = snapshot.taken_from.zip(snapshot.taken_to);
-        let took = times.map_or(Duration::ZERO, |(from, to)| Duration::from_nanos(to.since(from)));
+        let (from, to) = snapshot.taken_from.zip(snapshot.taken_to)?;
+        let took = Duration::from_nanos(to.since(from));
         *self = Self::Rest(Instant::now() + BETWEEN.max(took * READING_SHARE));
-        let (from, to) = times?;
         match table.merge_snapshot(from, to, &goroutines, coverage) {
-            Ok(report) => Some(report),
+            Ok(report) => Some((report, snapshot)),
             Err(why) => {
                 log::info!("a reading of the goroutines was not used: {why:?}");
                 None
@@ -166,11 +189,11 @@ fn read(subject: &Subject) -> Result<Snapshot, SeedError> {
     let memory = LiveMemory::new(&process);
     let source =
         Source { memory: &memory, binary, layout, globals: &globals, reasons: wait_reasons, bias: subject.bias };
-    Ok(snapshot::take(&source)?)
+    Ok(snapshot::take(&source, snapshot::Options::default())?)
 }
 
 /// The table's view of a goroutine; `None` for one that does not live (any more).
-fn entry(goroutine: &snapshot::Goroutine) -> Option<SnapshotGoroutine> {
+pub(crate) fn entry(goroutine: &snapshot::Goroutine) -> Option<SnapshotGoroutine> {
     let state = match goroutine.status {
         Status::Waiting => State::Blocked { reason: goroutine.wait_reason },
         Status::Runnable => State::Runnable,

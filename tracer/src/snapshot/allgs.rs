@@ -18,13 +18,13 @@ const PIECE: usize = 1 << 20;
 const ATTEMPTS: usize = 10;
 
 /// The addresses of g structs.
-pub(super) struct AllGs {
-    pub(super) addresses: Vec<RemoteAddr>,
+pub(crate) struct AllGs {
+    pub(crate) addresses: Vec<RemoteAddr>,
     /// How many there are said to be, if that is above [`LIMIT`].
     pub(super) beyond: Option<u64>,
 }
 
-pub(super) fn read(source: &Source<'_>) -> Result<AllGs, SnapshotError> {
+pub(crate) fn read(source: &Source<'_>) -> Result<AllGs, SnapshotError> {
     let remote = |variable| source.globals.get(variable).map(|(pc, _)| source.bias.remote(pc));
     let len_at = remote(Variable::Allglen)?;
     let pointer_at = remote(Variable::Allgptr)?;

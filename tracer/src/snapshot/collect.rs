@@ -6,9 +6,10 @@
 
 use hashbrown::HashMap;
 
+use super::arguments::{self, Arguments};
 use super::raw::{ObjectBatch, RawG};
-use super::stacks::{Frames, Stacks};
-use super::unwind::{Registers, Rule, Rules, StackEnd, StackWords, walk};
+use super::stacks::{Frames, Stack, Stacks};
+use super::unwind::{Registers, Rule, Rules, StackWords, walk};
 use super::waits::read_waits;
 use super::{Goroutine, Source, StackState, Wait};
 use crate::binary::Arch;
@@ -33,13 +34,16 @@ pub(super) struct Collected {
     pub(super) goroutines: Vec<Goroutine>,
     pub(super) stacks: Stacks,
     pub(super) waits: Vec<Wait>,
+    pub(super) arguments: Arguments,
+    /// Goroutines that are in a bubble, and it.
+    pub(super) bubbles: Vec<(RemoteAddr, RemoteAddr)>,
     /// g structs that could not be read or made no sense, and the first of them.
     pub(super) unreadable: usize,
     pub(super) first_unreadable: Option<RemoteAddr>,
 }
 
 /// The rules of one binary, loaded at a bias, each looked up once.
-pub(super) struct BinaryRules<'a> {
+pub(crate) struct BinaryRules<'a> {
     source: &'a Source<'a>,
     known: HashMap<u64, Option<Rule>>,
 }
@@ -48,7 +52,7 @@ pub(super) struct BinaryRules<'a> {
 const RULE_LIMIT: usize = 1 << 20;
 
 impl<'a> BinaryRules<'a> {
-    pub(super) fn new(source: &'a Source<'a>) -> Self {
+    pub(crate) fn new(source: &'a Source<'a>) -> Self {
         Self { source, known: HashMap::new() }
     }
 
@@ -126,6 +130,8 @@ pub(super) struct Worker<'a> {
     second: ObjectBatch,
     stacks: Batch,
     frames: Frames,
+    /// Where they are asked for.
+    arguments: Option<arguments::Collector<'a>>,
     pub(super) found: Collected,
 }
 
@@ -141,9 +147,10 @@ struct Pending {
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(source: &'a Source<'a>) -> Self {
+    pub(super) fn new(source: &'a Source<'a>, with_arguments: bool) -> Self {
         Self {
             source,
+            arguments: with_arguments.then(|| arguments::Collector::new(source)),
             rules: BinaryRules::new(source),
             first: ObjectBatch::default(),
             second: ObjectBatch::default(),
@@ -216,10 +223,10 @@ impl<'a> Worker<'a> {
             if let (Some(registers), Some(range)) = (one.registers, one.stack) {
                 stack = StackState::Moved;
                 if still {
-                    let (end, refilled) = self.unwind(registers, range, &one.raw);
+                    let (end, refilled) = self.unwind(one, registers, range);
                     still = !refilled || self.still_there(one);
                     if still {
-                        stack = StackState::Read(self.found.stacks.intern(self.frames.stack(end)));
+                        stack = StackState::Read(self.found.stacks.intern(end));
                     } else if !last {
                         moved.push(one.address);
                         continue;
@@ -235,24 +242,42 @@ impl<'a> Worker<'a> {
             }
             let goroutine = goroutine(self.source, one, stack, (first, self.found.waits.len() as u32), !still);
             self.found.goroutines.push(goroutine);
+            if one.raw.bubble != 0 {
+                self.found.bubbles.push((one.address, RemoteAddr(one.raw.bubble)));
+            }
         }
         Ok(moved)
     }
 
-    /// Walks the stack in batch range `range` into `self.frames`; also says whether more of it had to be read.
-    fn unwind(&mut self, registers: Registers, range: usize, raw: &RawG) -> (StackEnd, bool) {
+    /// Walks the stack in batch range `range`; also says whether more of it had to be read.
+    fn unwind(&mut self, one: &Pending, registers: Registers, range: usize) -> (Stack, bool) {
         self.frames.clear();
+        let hi = one.raw.stack_hi.min(registers.sp.saturating_add(STACK_LIMIT));
         let (frames, bias) = (&mut self.frames, self.source.bias);
         let mut reader = StackReader {
             memory: self.source.memory,
             start: registers.sp,
             window: self.stacks.get(range).unwrap_or_default(),
             later: Vec::new(),
-            hi: raw.stack_hi.min(registers.sp.saturating_add(STACK_LIMIT)),
+            hi,
         };
         let arch: Arch = self.source.binary.arch();
-        let end = walk(registers, arch, &mut reader, &mut self.rules, |pc| frames.push(bias.pc(RemoteAddr(pc))));
-        (end, !reader.later.is_empty())
+        let end =
+            walk(registers, arch, &mut reader, &mut self.rules, |pc, top| frames.push(bias.pc(RemoteAddr(pc)), top));
+        let (stack, mut refilled) = (frames.stack(end), !reader.later.is_empty());
+        if let Some(arguments) = &mut self.arguments {
+            let window = self.stacks.get(range).unwrap_or_default();
+            let memory = self.source.memory;
+            arguments.collect(one.address, &stack.pcs, &frames.tops(), hi, |address| {
+                let at = address.checked_sub(registers.sp).and_then(|at| usize::try_from(at).ok());
+                let word = at.and_then(|at| window.get(at..)?.first_chunk::<8>());
+                word.map(|word| u64::from_le_bytes(*word)).or_else(|| {
+                    refilled = true;
+                    memory.word(RemoteAddr(address)).ok()
+                })
+            });
+        }
+        (stack, refilled)
     }
 
     /// Whether it stands as it stood, once more.
@@ -268,6 +293,7 @@ pub(super) fn collect(
     source: &Source<'_>,
     addresses: &[RemoteAddr],
     threads: usize,
+    with_arguments: bool,
 ) -> (Vec<Collected>, Option<MemoryError>) {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -275,7 +301,7 @@ pub(super) fn collect(
     let failure: Mutex<Option<MemoryError>> = Mutex::new(None);
     let chunks: Vec<&[RemoteAddr]> = addresses.chunks(CHUNK).collect();
     let work = || {
-        let mut worker = Worker::new(source);
+        let mut worker = Worker::new(source, with_arguments);
         while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
             if let Err(error) = worker.chunk(chunk) {
                 next.store(usize::MAX / 2, Ordering::Relaxed);
@@ -283,6 +309,7 @@ pub(super) fn collect(
                 break;
             }
         }
+        worker.found.arguments = worker.arguments.map(|collector| collector.found).unwrap_or_default();
         worker.found
     };
     let threads = threads.clamp(1, chunks.len().max(1));
@@ -306,6 +333,7 @@ fn goroutine(source: &Source<'_>, one: &Pending, stack: StackState, waits: (u32,
         scan: raw.status_word & SCAN_BIT != 0,
         wait_reason: raw.waitreason,
         wait_since: (raw.waitsince != 0).then_some(MonotonicNs(raw.waitsince)),
+        wait_seen: false,
         parent: Goid(raw.parent),
         gopc: address(raw.gopc),
         startpc: address(raw.startpc),
@@ -314,6 +342,7 @@ fn goroutine(source: &Source<'_>, one: &Pending, stack: StackState, waits: (u32,
         pc: address(one.registers.map_or(0, |r| r.pc)),
         sp: address(one.registers.map_or(0, |r| r.sp)),
         bp: address(one.registers.map_or(0, |r| r.bp)),
+        runs: raw.tracking_seq,
         m: address(raw.m),
         locked: raw.lockedm != 0,
         system: source.is_system(raw, one.status),

@@ -7,16 +7,20 @@
 //! its registers in `g.sched`, one in a system call in `g.syscallsp`; so its stack can be walked from outside. Nothing is
 //! stopped: what changes between two reads is read again, and what goes on moving is marked ([`Goroutine::moved`]).
 
-mod allgs;
+pub(crate) mod allgs;
 mod ancestors;
-mod collect;
+mod arguments;
+mod bubbles;
+pub(crate) mod collect;
+mod godebug;
 mod labels;
-mod raw;
+mod objects;
+pub(crate) mod raw;
 mod sites;
 mod stacks;
 mod stats;
 mod symbols;
-mod unwind;
+pub(crate) mod unwind;
 mod waits;
 
 use hashbrown::HashMap;
@@ -28,6 +32,7 @@ use crate::tracee::LoadBias;
 use crate::units::{Goid, MonotonicNs, Pc, RemoteAddr};
 
 pub use ancestors::Ancestor;
+pub use objects::{Channel, Objects};
 pub use sites::{SiteUse, Spread, site_uses};
 pub use stacks::{Stack, StackId, Stacks};
 pub use stats::{GcPause, RuntimeStats};
@@ -117,6 +122,8 @@ pub struct Goroutine {
     /// `g.waitsince`, nanoseconds of the target's monotonic clock. The collector sets it when it comes across a goroutine
     /// that waits (`gcMarkTermination`, markroot), so it is late by up to a cycle, and often not set.
     pub wait_since: Option<MonotonicNs>,
+    /// `wait_since` is the moment of its block, which was seen: see [`crate::session::Session::refine`].
+    pub wait_seen: bool,
     /// `g.parentGoid`; 0 up to Go 1.20, which does not say, and for the first goroutines.
     pub parent: Goid,
     /// `g.gopc`: the return address of its `go` statement.
@@ -133,6 +140,9 @@ pub struct Goroutine {
     pub sp: RemoteAddr,
     /// Its frame pointer; 0 while it runs.
     pub bp: RemoteAddr,
+    /// `g.trackingSeq`, which counts how often it stopped running, modulo 256: who stands where it stood and has the same
+    /// number has not moved in between.
+    pub runs: u8,
     /// `g.m`: the thread it is on; 0 for none.
     pub m: RemoteAddr,
     /// Whether it is locked to a thread (`g.lockedm`).
@@ -156,6 +166,12 @@ impl Goroutine {
     #[must_use]
     pub fn stack_size(&self) -> u64 {
         self.stack_hi.0.saturating_sub(self.stack_lo.0)
+    }
+
+    /// Whether it waits.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.status == Status::Waiting
     }
 
     /// Bytes of stack in use where that is known.
@@ -215,6 +231,11 @@ pub struct Snapshot {
     waits: Vec<Wait>,
     labels: HashMap<RemoteAddr, Vec<(String, String)>>,
     ancestors: HashMap<RemoteAddr, Vec<Ancestor>>,
+    /// Whether this program's own tracebacks tell profiler labels: GODEBUG=tracebacklabels, on from Go 1.27.
+    pub traceback_labels: bool,
+    bubbles: HashMap<RemoteAddr, u64>,
+    with_arguments: bool,
+    arguments: arguments::Arguments,
     /// When reading began, on the target's monotonic clock; `None` where time stands still.
     pub taken_from: Option<MonotonicNs>,
     /// When it ended.
@@ -236,6 +257,12 @@ impl Snapshot {
     #[must_use]
     pub fn labels(&self, goroutine: &Goroutine) -> Option<&[(String, String)]> {
         self.labels.get(&goroutine.labels).map(Vec::as_slice)
+    }
+
+    /// The number of the `testing/synctest` bubble that `goroutine` is in.
+    #[must_use]
+    pub fn bubble(&self, goroutine: &Goroutine) -> Option<u64> {
+        self.bubbles.get(&goroutine.address).copied()
     }
 
     /// Who created `goroutine`, and who created them, with GODEBUG=tracebackancestors; else nobody.
@@ -266,32 +293,43 @@ impl Snapshot {
     }
 }
 
-/// Takes a snapshot with as many threads as the machine has processors, four at most: beyond that the memory is the bound.
+/// How a snapshot is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Threads that read. By default as many as the machine has processors, four at most: beyond that the memory is the
+    /// bound.
+    pub threads: usize,
+    /// Whether the arguments of calls are kept. By default not: see [`Snapshot::arguments`].
+    pub arguments: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { threads: processors.min(4), arguments: false }
+    }
+}
+
+/// Takes a snapshot.
 ///
 /// # Errors
 ///
 /// If the list of goroutines cannot be found or read. If the process ends on the way, what was read comes back, marked
 /// [`Snapshot::incomplete`].
-pub fn take(source: &Source<'_>) -> Result<Snapshot, SnapshotError> {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    take_with(source, processors.min(4))
-}
-
-/// As [`take`], with so many threads.
-///
-/// # Errors
-///
-/// As [`take`].
-pub fn take_with(source: &Source<'_>, threads: usize) -> Result<Snapshot, SnapshotError> {
+pub fn take(source: &Source<'_>, options: Options) -> Result<Snapshot, SnapshotError> {
     let taken_from = source.memory.now();
     if !source.is_of_this_program() {
         return Err(SnapshotError::OtherProgram);
     }
     let list = allgs::read(source)?;
-    let (found, error) = collect::collect(source, &list.addresses, threads);
+    let minor = source.binary.version().minor();
+    let (found, error) = collect::collect(source, &list.addresses, options.threads, options.arguments);
     let mut snapshot = Snapshot { taken_from, listed: list.addresses.len(), ..Snapshot::default() };
+    snapshot.with_arguments = options.arguments;
     let mut unreadable: Option<(usize, RemoteAddr)> = None;
-    for part in found {
+    let mut bubbles = Vec::new();
+    for mut part in found {
+        bubbles.append(&mut part.bubbles);
         snapshot.absorb(part, &mut unreadable);
     }
     snapshot.goroutines.sort_unstable_by_key(|g| g.goid);
@@ -299,6 +337,10 @@ pub fn take_with(source: &Source<'_>, threads: usize) -> Result<Snapshot, Snapsh
     snapshot.ancestors = ancestors::read(source, snapshot.goroutines.iter().map(|g| g.ancestors));
     // Labels are never changed once they are set, so they need not be read in time with the rest.
     snapshot.labels = labels::read(source, snapshot.goroutines.iter().map(|g| g.labels));
+    snapshot.bubbles = bubbles::read(source, &bubbles);
+    // Go 1.26 can tell them, from 1.27 on it does unless told not to.
+    let setting = if minor < 26 { None } else { godebug::setting(source, "tracebacklabels") };
+    snapshot.traceback_labels = setting.map_or(minor >= 27, |value| value == 1);
     snapshot.incomplete = if let Some(error) = error {
         Some(Incomplete::Ended { listed: list.addresses.len(), why: error.to_string() })
     } else if let Some((count, first)) = unreadable {
@@ -314,6 +356,7 @@ impl Snapshot {
         let ids: Vec<StackId> = part.stacks.iter().map(|(_, stack)| self.stacks.intern(stack.clone())).collect();
         let base = self.waits.len() as u32;
         self.waits.extend(part.waits);
+        self.arguments.absorb(part.arguments);
         self.goroutines.extend(part.goroutines.into_iter().map(|mut g| {
             if let StackState::Read(id) = g.stack
                 && let Some(&id) = ids.get(id.index())
@@ -342,7 +385,7 @@ impl Source<'_> {
 
     /// Whether Go's traceback leaves it out: `isSystemGoroutine`,
     /// <https://github.com/golang/go/blob/go1.27.3/src/runtime/traceback.go#L1481-L1522>.
-    fn is_system(&self, raw: &raw::RawG, status: Status) -> bool {
+    pub(crate) fn is_system(&self, raw: &raw::RawG, status: Status) -> bool {
         let start: Pc = collect::start(self, raw);
         let Some(function) = self.binary.functions().find(start) else { return false };
         match Owner::of(function.name()) {

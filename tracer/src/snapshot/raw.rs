@@ -14,7 +14,7 @@ const STRUCT_LIMIT: usize = 1 << 16;
 
 /// Reads many objects of one size, wherever they lie.
 #[derive(Debug, Default)]
-pub(super) struct ObjectBatch {
+pub(crate) struct ObjectBatch {
     batch: Batch,
     ranges: Vec<MemoryRange>,
     /// Per object asked for: its range and its place there.
@@ -25,7 +25,7 @@ pub(super) struct ObjectBatch {
 
 impl ObjectBatch {
     /// Reads `size` bytes at each of `addresses`.
-    pub(super) fn read(
+    pub(crate) fn read(
         &mut self,
         memory: &dyn ReadMemory,
         addresses: &[RemoteAddr],
@@ -72,7 +72,7 @@ impl ObjectBatch {
     }
 
     /// As [`ObjectBatch::get`], and where a whole run of objects could not be read, this one by itself.
-    pub(super) fn with<T>(
+    pub(crate) fn with<T>(
         &self,
         memory: &dyn ReadMemory,
         index: usize,
@@ -88,35 +88,36 @@ impl ObjectBatch {
 
 /// The fields of one g.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct RawG {
-    pub(super) status_word: u32,
-    pub(super) goid: u64,
-    pub(super) stack_lo: u64,
-    pub(super) stack_hi: u64,
-    pub(super) sched_pc: u64,
-    pub(super) sched_sp: u64,
-    pub(super) sched_lr: u64,
-    pub(super) sched_bp: u64,
-    pub(super) syscallsp: u64,
-    pub(super) syscallpc: u64,
-    pub(super) syscallbp: u64,
-    pub(super) waitsince: u64,
-    pub(super) waitreason: u8,
-    pub(super) tracking_seq: u8,
-    pub(super) m: u64,
-    pub(super) lockedm: u64,
-    pub(super) parent: u64,
-    pub(super) gopc: u64,
-    pub(super) startpc: u64,
-    pub(super) ancestors: u64,
-    pub(super) waiting: u64,
-    pub(super) labels: u64,
-    pub(super) running_cleanups: bool,
+pub(crate) struct RawG {
+    pub(crate) status_word: u32,
+    pub(crate) goid: u64,
+    pub(crate) stack_lo: u64,
+    pub(crate) stack_hi: u64,
+    pub(crate) sched_pc: u64,
+    pub(crate) sched_sp: u64,
+    pub(crate) sched_lr: u64,
+    pub(crate) sched_bp: u64,
+    pub(crate) syscallsp: u64,
+    pub(crate) syscallpc: u64,
+    pub(crate) syscallbp: u64,
+    pub(crate) waitsince: u64,
+    pub(crate) waitreason: u8,
+    pub(crate) tracking_seq: u8,
+    pub(crate) m: u64,
+    pub(crate) lockedm: u64,
+    pub(crate) parent: u64,
+    pub(crate) gopc: u64,
+    pub(crate) startpc: u64,
+    pub(crate) ancestors: u64,
+    pub(crate) waiting: u64,
+    pub(crate) labels: u64,
+    pub(crate) bubble: u64,
+    pub(crate) running_cleanups: bool,
 }
 
 impl RawG {
     /// Parses the copy `bytes` of a g; `None` if a field lies outside it.
-    pub(super) fn parse(bytes: &[u8], g: &GLayout) -> Option<Self> {
+    pub(crate) fn parse(bytes: &[u8], g: &GLayout) -> Option<Self> {
         let word = |field: Field| field.read(bytes);
         let maybe = |field: Option<Field>| field.map_or(Some(0), |field| field.read(bytes));
         Some(Self {
@@ -142,6 +143,7 @@ impl RawG {
             ancestors: word(g.ancestors)?,
             waiting: word(g.waiting)?,
             labels: word(g.labels)?,
+            bubble: maybe(g.bubble)?,
             running_cleanups: maybe(g.running_cleanups)? != 0,
         })
     }
@@ -149,7 +151,7 @@ impl RawG {
     /// Whether nothing happened to the goroutine between `self` and `later`. `trackingSeq` counts its runs, so one that
     /// ran in between and came back to the same place is told apart (but for 256 runs of it); the scan bit is the
     /// collector's and says nothing of the goroutine.
-    pub(super) fn stood_still(&self, later: &Self) -> bool {
+    pub(crate) fn stood_still(&self, later: &Self) -> bool {
         self.goid == later.goid
             && self.status_word & !SCAN_BIT == later.status_word & !SCAN_BIT
             && self.waitreason == later.waitreason
@@ -160,7 +162,7 @@ impl RawG {
     }
 
     /// Where a walk of its stack begins; `None` where its registers are in a processor.
-    pub(super) fn registers(&self, status: Status) -> Option<Registers> {
+    pub(crate) fn registers(&self, status: Status) -> Option<Registers> {
         let in_stack = |sp: u64| self.stack_lo <= sp && sp <= self.stack_hi;
         // Whatever the status says: one that is about to leave its system call, or waits for a processor to do so, still
         // has the registers of its entry, and Go's own traceback uses them:

@@ -79,9 +79,10 @@ impl Stacks {
 /// Collects the frames of one walk, within bounds.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
-    inner: Vec<Pc>,
+    /// Program counter and end of each.
+    inner: Vec<(Pc, u64)>,
     /// A ring of the last ones.
-    outer: Vec<Pc>,
+    outer: Vec<(Pc, u64)>,
     seen: usize,
 }
 
@@ -92,25 +93,37 @@ impl Frames {
         self.seen = 0;
     }
 
-    pub(super) fn push(&mut self, pc: Pc) {
+    /// A frame by its program counter and the address at which it ends.
+    pub(super) fn push(&mut self, pc: Pc, top: u64) {
         if self.inner.len() < INNER {
-            self.inner.push(pc);
+            self.inner.push((pc, top));
         } else if self.outer.len() < OUTER {
-            self.outer.push(pc);
+            self.outer.push((pc, top));
         } else if let Some(slot) = self.outer.get_mut((self.seen - INNER) % OUTER) {
-            *slot = pc;
+            *slot = (pc, top);
         }
         self.seen += 1;
     }
 
-    pub(super) fn stack(&self, end: StackEnd) -> Stack {
-        let mut pcs = self.inner.clone();
-        let elided = self.seen - self.inner.len() - self.outer.len();
-        let oldest = if elided == 0 { 0 } else { (self.seen - INNER) % OUTER };
+    /// The frames that are kept, innermost first.
+    fn kept(&self) -> impl Iterator<Item = &(Pc, u64)> {
+        let oldest = if self.elided() == 0 { 0 } else { (self.seen - INNER) % OUTER };
         let (newer, older) = self.outer.split_at_checked(oldest).unwrap_or_default();
-        pcs.extend(older);
-        pcs.extend(newer);
-        Stack { pcs: pcs.into(), elided: u32::try_from(elided).unwrap_or(u32::MAX), end }
+        self.inner.iter().chain(older).chain(newer)
+    }
+
+    fn elided(&self) -> usize {
+        self.seen - self.inner.len() - self.outer.len()
+    }
+
+    /// Where the frames that are kept end, in the order of [`Stack::pcs`].
+    pub(super) fn tops(&self) -> Vec<u64> {
+        self.kept().map(|&(_, top)| top).collect()
+    }
+
+    pub(super) fn stack(&self, end: StackEnd) -> Stack {
+        let pcs = self.kept().map(|&(pc, _)| pc).collect();
+        Stack { pcs, elided: u32::try_from(self.elided()).unwrap_or(u32::MAX), end }
     }
 }
 
@@ -123,13 +136,14 @@ mod tests {
         let mut frames = Frames::default();
         for n in [3, INNER, INNER + OUTER, INNER + OUTER + 1, INNER + 3 * OUTER + 5] {
             frames.clear();
-            (0..n).for_each(|i| frames.push(Pc(i as u64)));
+            (0..n).for_each(|i| frames.push(Pc(i as u64), i as u64));
             let stack = frames.stack(StackEnd::Top);
             let elided = n.saturating_sub(INNER + OUTER);
             assert_eq!(stack.elided as usize, elided);
             let expected: Vec<Pc> =
                 (0..n).filter(|i| *i < INNER || *i >= INNER + elided).map(|i| Pc(i as u64)).collect();
             assert_eq!(*stack.pcs, *expected, "{n}");
+            assert!(frames.tops().iter().eq(expected.iter().map(|pc| &pc.0)), "{n}");
         }
     }
 }

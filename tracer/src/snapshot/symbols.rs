@@ -39,6 +39,10 @@ pub struct ShownFrame<'a> {
     pub inlined: bool,
     /// The physical frame's program counter.
     pub pc: Pc,
+    /// The place in the code by which Go tells whether its arguments are live.
+    pub at: Pc,
+    /// The physical frame's place among the program counters of its stack.
+    pub index: usize,
 }
 
 /// The end of a traceback.
@@ -65,12 +69,15 @@ struct Logical<'a> {
     start_line: u32,
     func_id: u8,
     inlined: bool,
+    at: Pc,
 }
 
 /// What is known of one program counter.
 #[derive(Debug)]
 struct Physical<'a> {
     entry: Pc,
+    /// Of a call the call, before the program counter.
+    at: Pc,
     /// Innermost first, the last not inlined.
     logical: Vec<Logical<'a>>,
 }
@@ -138,6 +145,9 @@ impl<'a> Symbols<'a> {
                         offset: (!logical.inlined && within > 0).then_some(within),
                         inlined: logical.inlined,
                         pc,
+                        // Go 1.21 made it the frame's own; before, it was the place of the outermost inlined call.
+                        at: if self.minor < 21 { logical.at } else { physical.at },
+                        index: i,
                     });
                 }
                 if !logical.inlined {
@@ -166,6 +176,8 @@ impl<'a> Symbols<'a> {
                     offset: (within > 0).then_some(within),
                     inlined: innermost.inlined,
                     pc,
+                    at: physical.at,
+                    index: i,
                 });
             }
         }
@@ -182,6 +194,7 @@ impl<'a> Symbols<'a> {
             start_line: 0,
             func_id: function.func_id(),
             inlined: false,
+            at: gopc,
         };
         if goid == Goid(1) || !self.shows(&own, false, Callee::default()) {
             return None;
@@ -197,6 +210,13 @@ impl<'a> Symbols<'a> {
             offset,
             parent: (parent.0 != 0).then_some(parent),
         })
+    }
+
+    /// What Go prints between the parentheses of a call, of those argument words; `...` of an inlined one, and where the
+    /// words are not known.
+    #[must_use]
+    pub fn arguments(&self, frame: &ShownFrame<'_>, words: Option<&[u64]>) -> String {
+        if frame.inlined { "...".to_owned() } else { super::arguments::text(self.binary, frame.at, words) }
     }
 
     /// The name of the function that starts at `pc`; `None` where there is none.
@@ -222,8 +242,9 @@ impl<'a> Symbols<'a> {
                 start_line: frame.start_line.unwrap_or_default(),
                 func_id: frame.func_id,
                 inlined: frame.inlined,
+                at: frame.at,
             });
-            Rc::new(Physical { entry, logical: logical.collect() })
+            Rc::new(Physical { entry, at, logical: logical.collect() })
         });
         if self.known.len() < KNOWN_LIMIT {
             self.known.insert((pc, trap), physical.clone());

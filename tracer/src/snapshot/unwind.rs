@@ -86,13 +86,14 @@ impl StackEnd {
     }
 }
 
-/// Walks a stack and gives every physical frame's program counter to `take`.
+/// Walks a stack and gives every physical frame to `take`: its program counter, and the address at which it ends (`frame.fp`
+/// of Go's unwinder).
 pub(crate) fn walk(
     mut at: Registers,
     arch: Arch,
     stack: &mut impl StackWords,
     rules: &mut impl Rules,
-    mut take: impl FnMut(u64),
+    mut take: impl FnMut(u64, u64),
 ) -> StackEnd {
     let uses_lr = arch == Arch::Arm64;
     let address = |word: u64| if uses_lr { word & ARM64_ADDRESS } else { word };
@@ -108,8 +109,8 @@ pub(crate) fn walk(
     let Some(mut rule) = known(&mut at, uses_lr, stack, rules) else { return StackEnd::Unknown };
     let mut innermost = true;
     for _ in 0..FRAME_LIMIT {
-        take(at.pc);
         let fp = at.sp.wrapping_add_signed(i64::from(rule.sp_delta)).wrapping_add(if uses_lr { 0 } else { 8 });
+        take(at.pc, fp);
         if rule.top {
             return StackEnd::Top;
         }
@@ -204,7 +205,7 @@ mod tests {
     fn walked(at: Registers, arch: Arch, words: &[(u64, u64)], rules: &[(u64, Rule)]) -> (Vec<u64>, StackEnd) {
         let (mut words, mut code) = (Words(words.iter().copied().collect()), Code(rules.iter().copied().collect()));
         let mut pcs = Vec::new();
-        let end = walk(at, arch, &mut words, &mut code, |pc| pcs.push(pc));
+        let end = walk(at, arch, &mut words, &mut code, |pc, _| pcs.push(pc));
         (pcs, end)
     }
 

@@ -167,6 +167,18 @@ impl Tracee {
         Ok(target)
     }
 
+    /// A running process whose executable was read as `program`.
+    ///
+    /// # Errors
+    ///
+    /// If gotracer is in a PID namespace, or the process is gone or does not run it.
+    pub fn with_program(process: Process, program: Program) -> Result<Self, TraceeError> {
+        in_host_pid_namespace()?;
+        let mut tracee = Self { process, program, bias: None };
+        tracee.locate()?;
+        Ok(tracee)
+    }
+
     /// A process that is about to become `program`; where it will be loaded is not known yet.
     ///
     /// # Errors
@@ -234,7 +246,11 @@ impl Tracee {
 }
 
 /// Kernel programs see PIDs as the initial namespace numbers them, so we must be in it.
-fn in_host_pid_namespace() -> Result<(), TraceeError> {
+///
+/// # Errors
+///
+/// [`TraceeError::PidNamespace`] if we are not.
+pub fn in_host_pid_namespace() -> Result<(), TraceeError> {
     use std::os::unix::fs::MetadataExt;
     /// `PROC_PID_INIT_INO` of <https://github.com/torvalds/linux/blob/v6.18/include/linux/proc_ns.h>.
     const INITIAL: u64 = 0xEFFF_FFFC;

@@ -39,7 +39,7 @@ pub fn measure(version: &str, plan: &Plan) -> Result<String> {
 }
 
 /// The program with so many goroutines in one place, beside a few others.
-fn crowd(version: &str, count: u64) -> Result<Program> {
+pub fn crowd(version: &str, count: u64) -> Result<Program> {
     let path = programs::build_with("stacks", version)?;
     Program::start_as(with_us(Command::new(path).args(["-crowd", &count.to_string()])))
 }

@@ -8,6 +8,7 @@
 //! - [`server`]: a net/http server under load from wrk, at each level of detail;
 //! - [`attach_time`]: attaching and detaching;
 //! - [`dump`]: reading all goroutines from outside; [`delve`] is a baseline, [`child`] the measured run of a program;
+//! - [`top`]: pictures of many goroutines;
 //! - [`report`] puts it in Markdown.
 //!
 //! No figure is a test: the machine may be busy. What fails is what cannot be measured.
@@ -27,13 +28,14 @@ mod server;
 mod stats;
 mod subject;
 mod sustained;
+mod top;
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use gotracer::probes::{Capacity, KernelPrograms};
+use gotracer::probes::{Capacity, Execs, KernelPrograms};
 
 use self::hits::Tracing;
 use self::reader::Reader;
@@ -65,10 +67,39 @@ pub struct Args {
 enum Section {
     /// A park, a spawn and a switch under each kind of probe
     Hits,
+    /// Events a second without loss; attaching and detaching
+    Load,
+    /// The table and the order of events, without a kernel
+    Collector,
     /// A net/http server under load, at each level of detail
     Server,
     /// `gotracer dump`
     Dump,
+    /// `gotracer top`
+    Top,
+}
+
+/// What is measured, in this order, each for the Go versions that are asked for or for the newest of them.
+const SECTIONS: &[(Section, Measure)] = &[
+    // First: what we start counts our own memory in its peak.
+    (Section::Dump, |versions, plan| {
+        let newest = newest(versions);
+        Ok(format!("\n### Dump, Go {newest}\n\n{}", dump::measure(newest, plan)?))
+    }),
+    (Section::Hits, hits_of),
+    (Section::Load, load_of),
+    (Section::Collector, |_, plan| collector_alone(plan)),
+    (Section::Server, |versions, plan| server::measure(newest(versions), plan)),
+    (Section::Top, |versions, plan| {
+        let newest = newest(versions);
+        Ok(format!("\n### Top, Go {newest}\n\n{}", top::measure(newest, plan)?))
+    }),
+];
+
+type Measure = fn(&[String], &Plan) -> Result<String>;
+
+fn newest(versions: &[String]) -> &str {
+    versions.last().map_or("", String::as_str)
 }
 
 /// How long to measure.
@@ -91,11 +122,15 @@ struct Plan {
     dumps: usize,
     games: usize,
     game: Duration,
+    /// Pictures of each kind in [`top`], rounds of it in a terminal, and the time of one run in them.
+    pictures: usize,
+    tops: usize,
+    top: Duration,
 }
 
 impl Plan {
     fn of(args: &Args) -> Self {
-        let bpftrace = !args.no_bpftrace && args.only != Some(Section::Dump);
+        let bpftrace = !args.no_bpftrace && matches!(args.only, None | Some(Section::Hits | Section::Server));
         if args.quick {
             return Self {
                 bpftrace,
@@ -112,6 +147,9 @@ impl Plan {
                 dumps: 2,
                 games: 2,
                 game: Duration::from_millis(500),
+                pictures: 20,
+                tops: 1,
+                top: Duration::from_secs(10),
             };
         }
         Self {
@@ -130,6 +168,9 @@ impl Plan {
             dumps: 9,
             games: 9,
             game: Duration::from_secs(1),
+            pictures: 200,
+            tops: 3,
+            top: Duration::from_secs(30),
         }
     }
 }
@@ -185,20 +226,9 @@ pub fn run(args: &Args) -> Result<()> {
         bpftrace::ensure()?;
     }
     let mut text = report::environment(&versions)?;
-    // First: what we start counts our own memory in its peak.
-    let newest = versions.last().map_or("", String::as_str);
-    let dump = || Ok::<_, anyhow::Error>(format!("\n### Dump, Go {newest}\n\n{}", dump::measure(newest, &plan)?));
-    match args.only {
-        Some(Section::Dump) => text += &dump()?,
-        Some(Section::Hits) => {
-            for version in &versions {
-                text += &format!("\n### Go {version}\n\n{}", hits_of(version, &plan)?);
-            }
-        }
-        Some(Section::Server) => text += &server::measure(newest, &plan)?,
-        None => {
-            let dump = dump()?;
-            text += &(traced(&versions, &plan)? + &dump + &server::measure(newest, &plan)?);
+    for (section, measure) in SECTIONS {
+        if args.only.is_none_or(|only| only == *section) {
+            text += &measure(&versions, &plan)?;
         }
     }
     println!("{text}");
@@ -208,25 +238,38 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What tracing costs, by Go version, and the collector alone.
-fn traced(versions: &[String], plan: &Plan) -> Result<String> {
+/// What a hit costs, on a Go program of each version.
+fn hits_of(versions: &[String], plan: &Plan) -> Result<String> {
     let mut text = String::new();
-    say("memory of the table");
-    let bytes = memory::measure()?;
     for version in versions {
-        text += &format!("\n### Go {version}\n\n{}", of_version(version, plan)?);
+        let (table, goals) = hits(version, &mut subject(version)?, plan)?;
+        text += &format!("\n### Hits, Go {version}\n\n{table}\n{}", report::goals(&goals));
     }
-    say("the collector without a kernel");
-    text += &format!("\n### Collector\n\n{}\n{}", collector::measure(plan)?, memory::table(bytes));
-    text += &format!("\n{}", report::goals(&[memory::goal(bytes)]));
     Ok(text)
 }
 
-/// What a hit costs, on a Go program of one version.
-fn hits_of(version: &str, plan: &Plan) -> Result<String> {
-    let mut subject = subject(version)?;
-    let (text, goals) = hits(version, &mut subject, plan)?;
-    Ok(text + &format!("\n{}", report::goals(&goals)))
+/// What comes through in the long run, and how long it takes to begin and to end, on a Go program of each version.
+fn load_of(versions: &[String], plan: &Plan) -> Result<String> {
+    let mut text = String::new();
+    for version in versions {
+        let mut subject = subject(version)?;
+        say(format!("Go {version}: sustained rate"));
+        let sustained = sustained::measure(&mut subject, plan)?;
+        text += &format!("\n### Load, Go {version}\n\n{}", sustained.table());
+        say(format!("Go {version}: attach and detach"));
+        text += &format!("\n{}", attach_time::measure(&subject, plan)?);
+        text += &format!("\n{}", report::goals(&sustained.goals()));
+    }
+    Ok(text)
+}
+
+/// The collector in this process.
+fn collector_alone(plan: &Plan) -> Result<String> {
+    say("memory of the table");
+    let bytes = memory::measure()?;
+    say("the collector without a kernel");
+    let text = format!("\n### Collector\n\n{}\n{}", collector::measure(plan)?, memory::table(bytes));
+    Ok(text + &format!("\n{}", report::goals(&[memory::goal(bytes)])))
 }
 
 fn subject(version: &str) -> Result<Subject> {
@@ -240,7 +283,7 @@ fn hits(version: &str, subject: &mut Subject, plan: &Plan) -> Result<(String, Ve
         text += &format!("- `{function}+{at}`: `{}`, {execution:?}\n", placement.instruction);
     }
     let mut goals = Vec::new();
-    let (programs, maps) = KernelPrograms::load_with(Capacity::for_goroutines(0))?;
+    let (programs, maps) = KernelPrograms::load_with(Capacity::for_goroutines(0), Execs::Traced)?;
     let reader = Reader::start(maps, subject.pid())?;
     let mut tracing = Tracing { programs, reader, epoch: 0 };
     for figure in [&hits::PARK, &hits::SPAWN, &hits::SWITCH] {
@@ -250,20 +293,6 @@ fn hits(version: &str, subject: &mut Subject, plan: &Plan) -> Result<(String, Ve
         goals.extend(measured.goals());
     }
     Ok((text, goals))
-}
-
-/// All that is measured on a Go program of one version.
-fn of_version(version: &str, plan: &Plan) -> Result<String> {
-    let mut subject = subject(version)?;
-    let (mut text, mut goals) = hits(version, &mut subject, plan)?;
-    say(format!("Go {version}: sustained rate"));
-    let sustained = sustained::measure(&mut subject, plan)?;
-    text += &format!("\n{}", sustained.table());
-    goals.extend(sustained.goals());
-    say(format!("Go {version}: attach and detach"));
-    text += &format!("\n{}", attach_time::measure(&subject, plan)?);
-    text += &format!("\n{}", report::goals(&goals));
-    Ok(text)
 }
 
 /// Goes on as an optimised build of ourselves: the reader is part of what is measured.

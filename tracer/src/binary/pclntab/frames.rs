@@ -30,6 +30,8 @@ pub struct Frame<'a> {
     pub inlined: bool,
     /// The entry of the function whose body holds the address (for an inlined call: that of its caller).
     pub entry: Pc,
+    /// Where it stands: the address asked about, of the caller of an inlined call the place of that call.
+    pub at: Pc,
 }
 
 /// An entry of a function's inline tree.
@@ -73,7 +75,7 @@ impl<'a> Function<'a> {
 
     fn frame(&self, at: Pc, function: &'a str, start_line: Option<u32>, func_id: u8, inlined: bool) -> Frame<'a> {
         let (file, line) = self.line(at).unwrap_or_default();
-        Frame { function, file, line, start_line, func_id, inlined, entry: self.entry() }
+        Frame { function, file, line, start_line, func_id, inlined, entry: self.entry(), at }
     }
 
     /// - Since 1.20: <https://github.com/golang/go/blob/go1.27.3/src/runtime/symtabinl.go#L13-L19>

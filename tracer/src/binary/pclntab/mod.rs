@@ -6,6 +6,7 @@
 //! One copy of its bytes is kept and every answer is read from there; names are borrowed. Lookups by address are a binary
 //! search, by name a binary search over hashes that are computed at the first call.
 
+mod arguments;
 mod frames;
 mod header;
 mod lines;
@@ -14,6 +15,7 @@ use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+pub use arguments::{Argument, LiveArguments};
 pub use frames::Frame;
 pub(crate) use header::{Format, Header};
 

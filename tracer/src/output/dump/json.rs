@@ -52,6 +52,8 @@ struct Row<'a> {
     state: &'static str,
     reason: Option<&'a str>,
     waited_ns: Option<u64>,
+    /// The block was seen: `waited_ns` is exact. Else it is what the runtime noted, late by up to a cycle of its collector.
+    waited_exact: bool,
     parent: Option<Goid>,
     locked: bool,
     system: bool,
@@ -60,6 +62,7 @@ struct Row<'a> {
     start: Option<&'a str>,
     created_by: Option<Site<'a>>,
     labels: Option<&'a [(String, String)]>,
+    synctest_bubble: Option<u64>,
     waits: &'a [Wait],
     address: RemoteAddr,
     stack_bytes: u64,
@@ -84,6 +87,9 @@ struct FrameRow<'a> {
     line: u32,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     inlined: bool,
+    /// As Go prints them; only where they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arguments: Option<Cow<'static, str>>,
     pc: RemoteAddr,
 }
 
@@ -94,6 +100,7 @@ fn row<'r>(view: &'r View<'_>, g: &'r Goroutine) -> Row<'r> {
         file: f.file,
         line: f.line,
         inlined: f.inlined,
+        arguments: view.snapshot.has_arguments().then(|| view.arguments(g, f)),
         pc: view.remote(f.pc),
     };
     Row {
@@ -101,6 +108,7 @@ fn row<'r>(view: &'r View<'_>, g: &'r Goroutine) -> Row<'r> {
         state: state_name(g.status),
         reason: view.reason(g),
         waited_ns: view.waited(g),
+        waited_exact: g.wait_seen,
         parent: (g.parent.0 != 0).then_some(g.parent),
         locked: g.locked,
         system: g.system,
@@ -109,6 +117,7 @@ fn row<'r>(view: &'r View<'_>, g: &'r Goroutine) -> Row<'r> {
         start: view.start_function(g),
         created_by: view.created_by(g).map(|by| Site { function: by.function, file: by.file, line: by.line }),
         labels: view.snapshot.labels(g),
+        synctest_bubble: view.snapshot.bubble(g),
         waits: view.snapshot.waits(g),
         address: g.address,
         stack_bytes: g.stack_size(),

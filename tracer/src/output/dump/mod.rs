@@ -4,15 +4,17 @@
 //! In: a [`View`]: a snapshot, names for it, and which goroutines are wanted. Out: bytes. Prints nothing itself.
 
 mod group;
+mod head;
 mod json;
 mod sites;
 mod text;
 
 pub use group::{Group, groups, write_groups};
 pub use json::{Meta, write_json};
-pub use sites::write_sites;
+pub use sites::{bytes, write_sites};
 pub use text::write_text;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -127,9 +129,22 @@ impl<'a> View<'a> {
         self.symbols.borrow_mut().traceback(&Stack { pcs, elided: 0, end: stack.end }).0
     }
 
+    /// The N of the program's Go 1.N.
+    pub(super) fn minor(&self) -> u16 {
+        self.symbols.borrow().minor()
+    }
+
+    /// The arguments that Go prints of a frame of `g`; `...` where they were not asked for.
+    pub(super) fn arguments(&self, g: &Goroutine, frame: &ShownFrame<'_>) -> Cow<'static, str> {
+        if !self.snapshot.has_arguments() {
+            return Cow::Borrowed("...");
+        }
+        Cow::Owned(self.symbols.borrow().arguments(frame, self.snapshot.arguments(g, frame.index)))
+    }
+
     /// Whether tracebacks leave out the middle of a long stack, as from Go 1.21 on, and not its end.
     pub(super) fn elides_middle(&self) -> bool {
-        self.symbols.borrow().minor() >= 21
+        self.minor() >= 21
     }
 
     /// All frames of a stack, the runtime's own included.
@@ -161,6 +176,11 @@ impl<'a> View<'a> {
     pub(super) fn reason(&self, g: &Goroutine) -> Option<&'a str> {
         let waits = matches!(g.status, Status::Waiting | Status::Leaked);
         self.reasons.name(g.wait_reason).filter(|name| waits && !name.is_empty())
+    }
+
+    /// The name of the reason that it waits for, or last waited for.
+    pub(super) fn last_reason(&self, g: &Goroutine) -> Option<&'a str> {
+        self.reasons.name(g.wait_reason)
     }
 
     /// What Go's traceback says it does: the reason it waits for, else its state.

@@ -25,7 +25,7 @@ pub fn write_sites(out: &mut impl Write, view: &View<'_>, goroutines: &[&Gorouti
 }
 
 /// A number of bytes for people: `512 B`, `2.0 KiB`, `1.4 GiB`.
-pub(super) fn bytes(n: u64) -> String {
+pub fn bytes(n: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB"];
     let mut value = n as f64 / 1024.0;
     if value < 1.0 {

@@ -1,14 +1,15 @@
 //! The text of Go's own `debug=2`, so that whatever parses that parses this.
 //!
-//! One difference: arguments are always `(...)`, as Go prints them for inlined calls. The values that Go prints are whatever
-//! lies in the arguments' stack slots, often stale ("?"); equal stacks would no longer be equal by text.
+//! The arguments of calls are printed as Go does where the snapshot has them, else as `(...)`, which Go prints for inlined
+//! calls: then equal stacks are equal text. Go's words are whatever lies in the arguments' places on the stack, those that
+//! may be stale marked by `?`.
 
 use std::io::{self, Write};
 
 use hashbrown::HashMap;
 
 use super::View;
-use crate::go_runtime::Status;
+use super::head::head;
 use crate::snapshot::{CreatedBy, Goroutine, ShownFrame, StackId, StackState};
 
 /// `_TracebackMaxFrames` up to Go 1.20: the first so many physical frames are looked at, and that there were more is said
@@ -31,8 +32,9 @@ pub fn write_text(out: &mut impl Write, view: &View<'_>, goroutines: &[&Goroutin
         if i > 0 {
             out.write_all(b"\n")?;
         }
-        header(out, view, g)?;
+        head(out, view, g)?;
         match g.stack {
+            StackState::Read(_) if view.snapshot.has_arguments() => out.write_all(body(view, g).as_bytes())?,
             StackState::Read(id) => {
                 let body = bodies.entry(id).or_insert_with(|| body(view, g));
                 out.write_all(body.as_bytes())?;
@@ -49,7 +51,7 @@ pub fn write_text(out: &mut impl Write, view: &View<'_>, goroutines: &[&Goroutin
             writeln!(out, "[originating from goroutine {}]:", ancestor.goid)?;
             let (frames, site) = view.ancestor(ancestor);
             let mut text = String::new();
-            frames.iter().for_each(|frame| line(&mut text, frame));
+            frames.iter().for_each(|frame| line(&mut text, frame, "..."));
             out.write_all(text.as_bytes())?;
             if let Some(site) = site {
                 created_by(out, &site)?;
@@ -71,9 +73,11 @@ fn created_by(out: &mut impl Write, site: &CreatedBy<'_>) -> io::Result<()> {
     }
 }
 
-fn line(text: &mut String, frame: &ShownFrame<'_>) {
+fn line(text: &mut String, frame: &ShownFrame<'_>, arguments: &str) {
     text.push_str(&frame.function);
-    text.push_str("(...)\n\t");
+    text.push('(');
+    text.push_str(arguments);
+    text.push_str(")\n\t");
     text.push_str(frame.file);
     text.push(':');
     text.push_str(&frame.line.to_string());
@@ -81,25 +85,6 @@ fn line(text: &mut String, frame: &ShownFrame<'_>) {
         text.push_str(&format!(" +{offset:#x}"));
     }
     text.push('\n');
-}
-
-/// `goroutineheader`: <https://github.com/golang/go/blob/go1.27.3/src/runtime/traceback.go#L1253-L1336>.
-fn header(out: &mut impl Write, view: &View<'_>, g: &Goroutine) -> io::Result<()> {
-    write!(out, "goroutine {} [{}", g.goid, view.status(g))?;
-    if g.status == Status::Leaked {
-        out.write_all(b" (leaked)")?;
-    }
-    if g.scan {
-        out.write_all(b" (scan)")?;
-    }
-    let minutes = view.waited(g).unwrap_or_default() / 60_000_000_000;
-    if minutes >= 1 {
-        write!(out, ", {minutes} minutes")?;
-    }
-    if g.locked {
-        out.write_all(b", locked to thread")?;
-    }
-    out.write_all(b"]:\n")
 }
 
 fn body(view: &View<'_>, g: &Goroutine) -> String {
@@ -112,7 +97,7 @@ fn body(view: &View<'_>, g: &Goroutine) -> String {
         && stack.pcs.len() >= FIRST
     {
         let first = view.first_frames(stack, FIRST);
-        first.iter().for_each(|frame| line(&mut text, frame));
+        first.iter().for_each(|frame| line(&mut text, frame, &view.arguments(g, frame)));
         if first.len() == FIRST {
             text.push_str("...additional frames elided...\n");
         }
@@ -122,11 +107,14 @@ fn body(view: &View<'_>, g: &Goroutine) -> String {
     debug_assert!(beyond == 0 || elided_at > INNER);
     let elided = (frames.len() + beyond).saturating_sub(INNER + OUTER);
     if elided == 0 {
-        frames.iter().for_each(|frame| line(&mut text, frame));
+        frames.iter().for_each(|frame| line(&mut text, frame, &view.arguments(g, frame)));
         return text;
     }
-    frames.iter().take(INNER).for_each(|frame| line(&mut text, frame));
+    frames.iter().take(INNER).for_each(|frame| line(&mut text, frame, &view.arguments(g, frame)));
     text.push_str(&format!("...{elided} frames elided...\n"));
-    frames.iter().skip(frames.len().saturating_sub(OUTER)).for_each(|frame| line(&mut text, frame));
+    frames
+        .iter()
+        .skip(frames.len().saturating_sub(OUTER))
+        .for_each(|frame| line(&mut text, frame, &view.arguments(g, frame)));
     text
 }

@@ -1,0 +1,124 @@
+//! The kernel programs, on a thread of their own: attaching takes tens of milliseconds, and events flow meanwhile.
+//!
+//! In: files to attach to, processes to begin with and to forget. Out: what came of it. Detaching, for which the kernel
+//! waits some 100 ms a probe, is done by a second thread.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use tokio::sync::oneshot;
+
+use crate::probes::{AttachError, FileProbes, KernelPrograms, Placement};
+use crate::units::Pid;
+
+enum Command {
+    Attach {
+        exe: PathBuf,
+        name: String,
+        placements: Vec<Placement>,
+        reply: oneshot::Sender<Result<FileProbes, AttachError>>,
+    },
+    Begin {
+        pid: Pid,
+        entry: gotracer_ebpf::Target,
+        reply: oneshot::Sender<Result<(), AttachError>>,
+    },
+    Forget {
+        pid: Pid,
+    },
+}
+
+/// The way to the thread; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Kernel {
+    commands: Sender<Command>,
+    detached: Sender<FileProbes>,
+}
+
+/// Why nothing came of a command.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The thread has ended, which it does only if it panicked.
+    #[error("the thread of the kernel programs has ended: this is a bug in gotracer")]
+    Gone,
+}
+
+impl Kernel {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    ///
+    /// If there can be none.
+    pub fn start(programs: KernelPrograms) -> std::io::Result<Self> {
+        let (commands, received) = channel();
+        let (detached, to_detach) = channel::<FileProbes>();
+        std::thread::Builder::new().name("kernel".into()).spawn(move || serve(programs, &received))?;
+        std::thread::Builder::new().name("detach".into()).spawn(move || to_detach.iter().for_each(drop))?;
+        Ok(Self { commands, detached })
+    }
+
+    /// Attaches `placements` in the executable at `exe`, which must stay open until this is done.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub async fn attach(
+        &self,
+        exe: PathBuf,
+        name: String,
+        placements: Vec<Placement>,
+    ) -> Result<FileProbes, KernelError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Attach { exe, name, placements, reply })?;
+        Ok(answer.await.map_err(|_| KernelError::Gone)??)
+    }
+
+    /// From here on the process's events come.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub async fn begin(&self, pid: Pid, entry: gotracer_ebpf::Target) -> Result<(), KernelError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Begin { pid, entry, reply })?;
+        Ok(answer.await.map_err(|_| KernelError::Gone)??)
+    }
+
+    /// No events of this process any more, soon.
+    pub fn forget(&self, pid: Pid) {
+        let _ = self.send(Command::Forget { pid });
+    }
+
+    /// Takes probes away, in its time.
+    pub fn detach(&self, probes: FileProbes) {
+        // If the thread has ended they are dropped here.
+        let _ = self.detached.send(probes);
+    }
+
+    fn send(&self, command: Command) -> Result<(), KernelError> {
+        self.commands.send(command).map_err(|_| KernelError::Gone)
+    }
+}
+
+fn serve(mut programs: KernelPrograms, commands: &Receiver<Command>) {
+    for command in commands {
+        // Who asked may have given up; then what was attached is dropped with the answer.
+        match command {
+            Command::Attach { exe, name, placements, reply } => {
+                let _ = reply.send(programs.attach_file(&exe, &name, &placements));
+            }
+            Command::Begin { pid, entry, reply } => {
+                let _ = reply.send(programs.begin(pid, entry));
+            }
+            Command::Forget { pid } => {
+                if let Err(error) = programs.forget(pid) {
+                    log::warn!("process {pid} is not forgotten: {error}");
+                }
+            }
+        }
+        programs.flush_log();
+    }
+}

@@ -1,0 +1,193 @@
+//! `gotracer leaks`: which `go` statement leaks, and how long memory lasts.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use super::thresholds::ThresholdArguments;
+use super::{Failure, live, parse_duration, sink};
+use crate::analysis::{Analysis, Verdict};
+use crate::output::leaks::{Report, Subject, write_text};
+use crate::probes::Detail;
+use crate::process::Process;
+use crate::session::{Options, Progress, Session};
+use crate::tracee::Tracee;
+use crate::units::Pid;
+use crate::watch::{Watch, WatchError};
+
+/// Find the go statement that leaks goroutines, with evidence, and say how long memory lasts
+#[derive(Args)]
+#[command(after_help = "\
+What is told is suspected, with a score from 0 to 1; docs/leaks.md says what the kinds and scores mean.
+
+Examples:
+  gotracer leaks --pid 1234                      observe for 30 seconds, then report, the worst first
+  gotracer leaks --pid 1234 --for 5m             slow leaks need longer
+  gotracer leaks --pid 1234 --fail || page-me    exit code 3 if something is found
+  gotracer leaks --pid 1234 --no-probes          by reading memory alone: costs the process nothing
+  gotracer leaks --pid 1234 --json | jq '.findings[] | [.kind, .site.file, .site.line, .count]'
+  gotracer leaks incident.gtr                    of a recording
+  gotracer leaks goroutines.json                 of one dump (gotracer dump --json): only what stands still")]
+pub(super) struct LeaksArguments {
+    /// The process
+    #[arg(short, long, value_name = "PID", required_unless_present = "file")]
+    pid: Option<u32>,
+    /// A recording, or the output of `dump --json`
+    #[arg(value_name = "FILE", conflicts_with_all = ["pid", "duration", "no_probes", "interval"])]
+    file: Option<PathBuf>,
+    /// Observe for so long (10s, 2m, 1h)
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration, default_value = "30s")]
+    duration: Duration,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Exit with code 3 if something is found, with 1 if observation was too short to say
+    #[arg(long)]
+    fail: bool,
+    /// Attach no probes: goroutines are read from memory now and then, births and ends in between are not counted
+    #[arg(long)]
+    no_probes: bool,
+    /// Read the goroutines this often; without it, every half second at first, then more seldom
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    interval: Option<Duration>,
+    /// Print to this file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    thresholds: ThresholdArguments,
+}
+
+/// What was observed.
+pub(super) struct Observed {
+    pub(super) analysis: Analysis,
+    pub(super) subject: Subject,
+    pub(super) lost: u64,
+}
+
+pub(super) fn leaks(arguments: &LeaksArguments) -> Result<ExitCode, Failure> {
+    // Opened first: a file that cannot be written is not worth a look at the process.
+    let mut out = sink(arguments.output.as_ref())?;
+    let observed = match &arguments.file {
+        Some(_) => return Err("files are not read yet".into()),
+        None => live::runtime()?.block_on(observe(arguments, Pid(arguments.pid.unwrap_or_default())))?,
+    };
+    let report = Report::of(&observed.analysis, &observed.subject, observed.lost);
+    if arguments.json {
+        crate::output::json::line(&mut out, &report)?;
+    } else {
+        let terminal = arguments.output.is_none() && std::io::stdout().is_terminal();
+        write_text(&mut out, &report, terminal && std::env::var_os("NO_COLOR").is_none())?;
+    }
+    out.flush()?;
+    Ok(exit_code(arguments.fail, &report))
+}
+
+/// A script that asks with `--fail` must not take "could not tell" for "nothing there".
+fn exit_code(fail: bool, report: &Report<'_>) -> ExitCode {
+    match &report.verdict {
+        _ if !fail => ExitCode::SUCCESS,
+        _ if !report.findings.is_empty() => ExitCode::from(3),
+        Verdict::Enough => ExitCode::SUCCESS,
+        Verdict::TooShort { .. } => {
+            eprintln!("gotracer: observed too shortly for a verdict; use a longer --for");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Observes a process for its time, or until it ends or a signal comes.
+async fn observe(arguments: &LeaksArguments, pid: Pid) -> Result<Observed, Failure> {
+    let (mut session, mut watch, subject);
+    if arguments.no_probes {
+        let tracee = Tracee::open(Process::open(pid)?)?;
+        watch = Watch::new(&tracee, arguments.interval)?;
+        subject = tracee_subject(&tracee, "snapshots");
+        session = None;
+    } else {
+        let options = Options { detail: Detail::Lifecycle, ..Options::default() };
+        let attached = Session::attach_with(Process::open(pid)?, options)?;
+        let tracee = attached.tracee().ok_or("the process has replaced its program")?;
+        watch = Watch::new(tracee, arguments.interval)?;
+        subject = tracee_subject(tracee, "probes");
+        session = Some(attached);
+    }
+    let analysis = Analysis::new(arguments.thresholds.thresholds());
+    let mut observed = Observed { analysis, subject, lost: 0 };
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let seconds = arguments.duration.as_secs_f64();
+    eprintln!("observing process {pid} for {seconds:.0} s; Ctrl-C reports at once");
+    let end = Instant::now() + arguments.duration;
+    let mut events = Vec::new();
+    loop {
+        events.clear();
+        tokio::select! {
+            progress = next(session.as_mut(), &mut events) => match progress? {
+                Progress::Running | Progress::Merged(_) => {
+                    if let Some(session) = &session {
+                        watch.learn(&events, session.table());
+                    }
+                }
+                Progress::Followed => {
+                    eprintln!("the process has replaced its program; observation begins anew");
+                    let Some(tracee) = session.as_ref().and_then(Session::tracee) else { break };
+                    watch = Watch::new(tracee, arguments.interval)?;
+                    observed.subject = tracee_subject(tracee, "probes");
+                    observed.analysis = Analysis::new(arguments.thresholds.thresholds());
+                }
+                Progress::Ended(_) => {
+                    observed.subject.ended = Some("the process ended".to_owned());
+                    break;
+                }
+            },
+            look = watch.next() => match look {
+                Ok(mut look) => {
+                    if let Some(session) = &session {
+                        watch.add_counts(&mut look.sample, session.table());
+                        observed.lost = look.sample.lost;
+                    }
+                    observed.analysis.observe(&look.sample);
+                }
+                Err(WatchError::Process(_) | WatchError::Exited { .. }) if observed.analysis.samples() > 0 => {
+                    observed.subject.ended = Some("the process ended".to_owned());
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            },
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            () = tokio::time::sleep_until(end) => break,
+        }
+    }
+    if let Some(session) = &mut session {
+        session.finish(&mut events)?;
+    }
+    Ok(observed)
+}
+
+/// The session's next events; never any without one.
+async fn next(
+    session: Option<&mut Session>,
+    events: &mut Vec<crate::events::Event>,
+) -> Result<Progress, crate::session::SessionError> {
+    match session {
+        Some(session) => session.next(live::INTERVAL, events).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn tracee_subject(tracee: &Tracee, by: &'static str) -> Subject {
+    let program = tracee.program();
+    Subject {
+        pid: Some(tracee.process().pid().0),
+        name: program.name.clone(),
+        go_version: Some(program.binary.version().to_string()),
+        by,
+        ended: None,
+    }
+}

@@ -1,0 +1,227 @@
+//! The few system calls that the eBPF library does not offer: by these a feature is tried.
+//!
+//! Layouts after <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/bpf.h> (`union bpf_attr`) and
+//! <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/perf_event.h>; each struct here is the head of one
+//! case, as far as it is used. The kernel takes what is behind the given size as zero.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// `BPF_MAP_TYPE_HASH`.
+pub(super) const MAP_TYPE_HASH: u32 = 1;
+/// `BPF_MAP_TYPE_ARRAY`.
+pub(super) const MAP_TYPE_ARRAY: u32 = 2;
+/// `BPF_MAP_TYPE_PERCPU_HASH`.
+pub(super) const MAP_TYPE_PERCPU_HASH: u32 = 5;
+
+/// `enum bpf_cmd`.
+#[derive(Clone, Copy)]
+enum Command {
+    MapCreate = 0,
+    MapLookup = 1,
+    ProgramLoad = 5,
+    MapLookupBatch = 24,
+    LinkCreate = 28,
+}
+
+/// bpf(2).
+fn bpf<A>(command: Command, attr: &mut A) -> io::Result<libc::c_long> {
+    // SAFETY: `attr` is a case of `union bpf_attr` of the size that is given, the pointers in it are of living buffers of
+    // the size that the command asks for; the functions below see to that.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_int, &raw mut *attr, size_of::<A>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn descriptor(fd: libc::c_long) -> OwnedFd {
+    // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+    unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
+}
+
+/// Makes a map of any kind with keys and values of these sizes.
+pub(super) fn map_create(kind: u32, key_bytes: u32, value_bytes: u32, entries: u32) -> io::Result<OwnedFd> {
+    bpf(Command::MapCreate, &mut [kind, key_bytes, value_bytes, entries]).map(descriptor)
+}
+
+/// The `u64` at index 0 of an array.
+pub(super) fn array_first(map: &OwnedFd) -> io::Result<u64> {
+    #[repr(C)]
+    struct Attr {
+        map: u64,
+        key: *const u32,
+        value: *mut u64,
+        flags: u64,
+    }
+    let (key, mut value) = (0_u32, 0_u64);
+    let (key, at) = (&raw const key, &raw mut value);
+    bpf(Command::MapLookup, &mut Attr { map: map.as_raw_fd() as u64, key, value: at, flags: 0 })?;
+    Ok(value)
+}
+
+/// `BPF_MAP_LOOKUP_BATCH` of a map with keys of 4 bytes and values of 8, of which one at most is there.
+pub(super) fn map_lookup_batch(map: &OwnedFd) -> io::Result<()> {
+    #[repr(C)]
+    struct Attr {
+        in_batch: u64,
+        out_batch: *mut u32,
+        keys: *mut u32,
+        values: *mut u64,
+        count: u32,
+        map: u32,
+        elem_flags: u64,
+        flags: u64,
+    }
+    /// `CONFIG_NR_CPUS` of the largest kernels: a value of a per-CPU map has a part for each.
+    const CPUS: usize = 8192;
+    let (mut out_batch, mut key, mut values) = (0_u32, 0_u32, vec![0_u64; CPUS]);
+    let (out_batch, keys, values) = (&raw mut out_batch, &raw mut key, values.as_mut_ptr());
+    let map = map.as_raw_fd() as u32;
+    let mut attr = Attr { in_batch: 0, out_batch, keys, values, count: 1, map, elem_flags: 0, flags: 0 };
+    bpf(Command::MapLookupBatch, &mut attr).map(|_| ())
+}
+
+/// `struct bpf_insn`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct Instruction {
+    code: u8,
+    registers: u8,
+    offset: i16,
+    immediate: i32,
+}
+
+impl Instruction {
+    pub(super) const fn new(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> Self {
+        Self { code, registers: source << 4 | destination, offset, immediate }
+    }
+}
+
+/// Loads a program of type `BPF_PROG_TYPE_KPROBE`, which uprobes take, to be attached in this way.
+pub(super) fn load_uprobe(instructions: &[Instruction], attach_type: u32) -> io::Result<OwnedFd> {
+    const TYPE_KPROBE: u32 = 2;
+    #[repr(C)]
+    struct Attr {
+        program_type: u32,
+        count: u32,
+        instructions: *const Instruction,
+        license: *const libc::c_char,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+        interface: u32,
+        attach_type: u32,
+    }
+    let mut attr = Attr {
+        program_type: TYPE_KPROBE,
+        count: instructions.len() as u32,
+        instructions: instructions.as_ptr(),
+        license: c"GPL".as_ptr(),
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags: 0,
+        name: [0; 16],
+        interface: 0,
+        attach_type,
+    };
+    bpf(Command::ProgramLoad, &mut attr).map(descriptor)
+}
+
+/// `BPF_TRACE_UPROBE_MULTI`.
+pub(super) const TRACE_UPROBE_MULTI: u32 = 48;
+
+/// A multi-uprobe link of one place, for one process.
+pub(super) fn link_uprobe_multi(program: &OwnedFd, path: &CStr, offset: u64, pid: u32) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attr {
+        program: u32,
+        target: u32,
+        attach_type: u32,
+        flags: u32,
+        path: *const libc::c_char,
+        offsets: *const u64,
+        reference_counters: u64,
+        cookies: u64,
+        count: u32,
+        multi_flags: u32,
+        pid: u32,
+        padding: u32,
+    }
+    let mut attr = Attr {
+        program: program.as_raw_fd() as u32,
+        target: 0,
+        attach_type: TRACE_UPROBE_MULTI,
+        flags: 0,
+        path: path.as_ptr(),
+        offsets: &raw const offset,
+        reference_counters: 0,
+        cookies: 0,
+        count: 1,
+        multi_flags: 0,
+        pid,
+        padding: 0,
+    };
+    bpf(Command::LinkCreate, &mut attr).map(descriptor)
+}
+
+/// The head of `struct perf_event_attr`, `PERF_ATTR_SIZE_VER1`: all that is set here.
+#[repr(C)]
+pub(super) struct PerfEventAttr {
+    kind: u32,
+    size: u32,
+    config: u64,
+    sample_period: u64,
+    sample_type: u64,
+    read_format: u64,
+    flags: u64,
+    wakeup_watermark: u32,
+    breakpoint_type: u32,
+    config1: u64,
+    config2: u64,
+}
+
+impl PerfEventAttr {
+    const fn new(kind: u32, config: u64) -> Self {
+        Self {
+            kind,
+            size: size_of::<PerfEventAttr>() as u32,
+            config,
+            sample_period: 0,
+            sample_type: 0,
+            read_format: 0,
+            flags: 0,
+            wakeup_watermark: 0,
+            breakpoint_type: 0,
+            config1: 0,
+            config2: 0,
+        }
+    }
+
+    /// What programs write to by `bpf_perf_event_output`; its reader is woken when a page waits.
+    pub(super) const fn bpf_output() -> Self {
+        const SOFTWARE: u32 = 1;
+        const BPF_OUTPUT: u64 = 10;
+        const SAMPLE_RAW: u64 = 1 << 10;
+        const WATERMARK: u64 = 1 << 14;
+        let event = Self::new(SOFTWARE, BPF_OUTPUT);
+        Self { sample_period: 1, sample_type: SAMPLE_RAW, flags: WATERMARK, wakeup_watermark: 4096, ..event }
+    }
+
+    /// A uprobe that counts: `kind` is the number in /sys/bus/event_source/devices/uprobe/type. `path` must live until
+    /// the event is open.
+    pub(super) fn uprobe(kind: u32, path: &CStr, offset: u64) -> Self {
+        Self { config1: path.as_ptr() as u64, config2: offset, ..Self::new(kind, 0) }
+    }
+}
+
+/// perf_event_open(2) for a process (0: ourselves) on any CPU.
+pub(super) fn perf_event_open(attr: &PerfEventAttr, pid: u32) -> io::Result<OwnedFd> {
+    const FLAG_FD_CLOEXEC: u64 = 1 << 3;
+    // SAFETY: `attr` says its own size; a path in it lives, as its maker asks.
+    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const *attr, pid, -1, -1, FLAG_FD_CLOEXEC) };
+    if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(descriptor(fd)) }
+}

@@ -22,7 +22,9 @@ pub(crate) fn trials() -> Vec<Trial> {
     }
     if let Some(&newest) = GO_VERSIONS.last() {
         trials.push(trial(format!("detail::states_in_a_storm::go{newest}"), move || storm(newest)));
-        trials.push(trial(format!("detail::budget::go{newest}"), move || budget(newest)));
+        // Without a version in its name, by which tests are chosen for virtual machines: where a trap takes fifty times as
+        // long, no budget leaves room for births.
+        trials.push(trial("detail::budget", move || budget(newest)));
     }
     trials
 }

@@ -134,6 +134,16 @@ impl Group {
         }
     }
 
+    /// Whether probes that are not wanted any more may still be hit.
+    fn is_detaching(&mut self) -> bool {
+        if let Some(detaching) = &self.detaching
+            && detaching.try_recv() == Err(TryRecvError::Disconnected)
+        {
+            self.detaching = None;
+        }
+        self.detaching.is_some()
+    }
+
     fn count(&self) -> usize {
         self.attached.as_ref().map_or(0, Probes::count)
     }
@@ -290,7 +300,7 @@ impl Dial {
         }
         let Level::SlicedStates { permille } = self.level else { return Ok(()) };
         match self.slice {
-            Slice::Between(until) if Instant::now() >= until => {
+            Slice::Between(until) if Instant::now() >= until && !self.transitions.is_detaching() => {
                 let transitions = placements(&self.placements, false);
                 self.transitions.attach(programs.attachment(self.pid, &self.exe, transitions)?);
                 self.slice = Slice::Attaching;
@@ -366,6 +376,11 @@ impl Dial {
     /// Hits since the programs were loaded.
     pub(super) fn hits(&self) -> Result<Hits, StreamError> {
         self.kept.hits()
+    }
+
+    /// Whether probes that are not wanted any more may still be hit.
+    pub(super) fn is_detaching(&mut self) -> bool {
+        self.lives.is_detaching() || self.transitions.is_detaching()
     }
 
     /// How many slices have ended.

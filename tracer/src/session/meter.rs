@@ -48,6 +48,8 @@ pub(super) struct Meter {
     costs: Option<HitCosts>,
     governor: Option<Governor>,
     begun: Option<Mark>,
+    /// The level was changed, and what was given up may still be hit: its price is of no period.
+    turning: bool,
     next_glance: Instant,
     overhead: Option<Overhead>,
     changes: Vec<Change>,
@@ -68,6 +70,7 @@ impl Meter {
             costs: None,
             governor: None,
             begun: None,
+            turning: false,
             next_glance: Instant::now(),
             overhead: None,
             changes: Vec::new(),
@@ -174,6 +177,14 @@ impl Meter {
             Level::SlicedStates { permille } => Duration::from_secs_f64(round_seconds(permille)),
             _ => PERIOD,
         };
+        if self.turning {
+            if !dial.is_detaching() {
+                self.turning = false;
+                self.begun = Some(mark);
+                self.count(&overhead(&costs, level, &period), &period);
+            }
+            return Ok(());
+        }
         let is_over = period.seconds >= length.as_secs_f64()
             && (mark.slices > begun.slices || !matches!(level, Level::SlicedStates { .. }));
         let is_spent = self.governor.as_ref().is_some_and(|governor| governor.is_spent(&period, length.as_secs_f64()));
@@ -182,18 +193,21 @@ impl Meter {
         }
         self.begun = Some(mark);
         let overhead = overhead(&costs, level, &period);
-        self.total.0 += overhead.ns_per_second() * period.seconds;
-        self.total.1 += period.cpu_seconds * 1e9;
+        self.count(&overhead, &period);
         self.overhead = Some(overhead);
         if let Some(governor) = &mut self.governor
             && let Some((to, why)) = governor.step(&period)
         {
             dial.turn(programs, table, to)?;
+            self.turning = true;
             self.changes.push(Change { time_ns: now(), from: level, to, why });
-            // What turning itself took is nobody's.
-            self.begun = None;
         }
         Ok(())
+    }
+
+    fn count(&mut self, overhead: &Overhead, period: &Period) {
+        self.total.0 += overhead.ns_per_second() * period.seconds;
+        self.total.1 += period.cpu_seconds * 1e9;
     }
 
     /// Takes note of what a hit costs, once that is known.

@@ -15,11 +15,12 @@ use std::time::Duration;
 
 use crate::binary::Binary;
 use crate::events::{Event, EventStream, KeptStates, StreamError, Transition, now};
-use crate::go_runtime::Layout;
+use crate::go_runtime::{Globals, Layout, Variable};
 use crate::goroutines::{GoroutineTable, MergeReport};
 use crate::governor::{Change, Level, Overhead, Quality};
 use crate::probes::catalogue::PROBES;
 use crate::probes::{AttachError, Capacity, Detail, Execs, KernelPrograms, Placement, Verdict, place};
+use crate::process::memory::{LiveMemory, ReadMemory as _};
 use crate::process::{Process, ProcessError};
 use crate::snapshot::Snapshot;
 use crate::tracee::{Program, Tracee, TraceeError, TraceeNames};
@@ -167,8 +168,7 @@ impl Session {
     fn new(tracee: Tracee, starting: bool, options: Options) -> Result<Self, SessionError> {
         let verdicts = verdicts(tracee.program())?;
         let keeps = options.detail == Detail::States || options.budget.is_some();
-        // TODO
-        let capacity = if keeps { Capacity::for_goroutines(0) } else { Capacity::NONE };
+        let capacity = if keeps { Capacity::for_goroutines(gs(&tracee).unwrap_or(0)) } else { Capacity::NONE };
         let (programs, maps) = KernelPrograms::load_with(capacity, Execs::Traced)?;
         let stream = EventStream::open(maps.events, maps.counts)?;
         let pid = tracee.process().pid();
@@ -505,6 +505,13 @@ fn keep(events: &mut Vec<Event>, from: usize, wanted: impl Fn(&Event) -> bool) {
         index += 1;
         index <= from || wanted(event)
     });
+}
+
+/// How many g structs a running process has: as many as it ever had goroutines at a time.
+fn gs(tracee: &Tracee) -> Option<u64> {
+    let Program { binary, layout, .. } = tracee.program();
+    let at = tracee.bias()?.remote(Globals::of(binary, layout).pc(Variable::Allglen)?);
+    LiveMemory::new(tracee.process()).word(at).ok()
 }
 
 /// What to read of `tracee`, once it is known where it is loaded.

@@ -74,7 +74,7 @@ const PROGRAMS: &[(&str, Coverage)] = &[
     ("pingpong", Coverage::Versions),
     ("surge", Coverage::Newest),
     ("httpload", Coverage::Newest),
-    ("idle", Coverage::Newest),
+    ("idle", Coverage::Versions),
     ("stacks", Coverage::Everything),
     ("leakyserver", Coverage::Newest),
     ("leaks", Coverage::Versions),

@@ -9,6 +9,7 @@ from collections import Counter
 
 import duckdb
 import pyarrow.parquet
+from google.protobuf.unknown_fields import UnknownFieldSet
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as perfetto
 
 events_file, goroutines_file, trace_file = sys.argv[1:4]
@@ -66,7 +67,8 @@ def by_perfetto():
     depth, problems = Counter(), []
     unknown = 0
     for packet in trace.packet:
-        unknown += len(packet.UnknownFields()) if hasattr(packet, "UnknownFields") else 0
+        for part in (packet, packet.track_event, packet.track_descriptor, packet.clock_snapshot):
+            unknown += len(UnknownFieldSet(part))
         for name in packet.interned_data.event_names:
             names[name.iid] = name.name
         if packet.HasField("track_descriptor"):
@@ -92,6 +94,8 @@ def by_perfetto():
                     flows[flow] += 1
             elif event.type == event.TYPE_COUNTER:
                 counters[tracks[event.track_uuid]] = event.counter_value
+    if unknown:
+        problems.append(f"{unknown} fields that the schema does not know")
     if flows != ends:
         problems.append("flows do not end where they should")
     goroutines = Counter()

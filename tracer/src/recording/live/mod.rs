@@ -69,6 +69,7 @@ pub struct Gauges {
     dropped: AtomicU64,
     wants_reading: AtomicBool,
     stopped: AtomicBool,
+    last_file: AtomicBool,
 }
 
 impl Gauges {
@@ -243,6 +244,11 @@ impl Recorder {
         }
         drop(queue);
         self.put(Message::Events(events.to_vec()));
+    }
+
+    /// No new file is begun any more: the recording is about to end, and its last file is to have the last reading.
+    pub fn stay_in_file(&self) {
+        self.shared.gauges.last_file.store(true, Relaxed);
     }
 
     /// How it goes.
@@ -486,7 +492,8 @@ impl Thread {
 
     /// Goes on in a new file if this one is large enough: complete on its own, names and all.
     fn rotate(&mut self) {
-        if self.stop.is_some() || !self.files.is_to_rotate(self.has_reading) {
+        let stays = self.stop.is_some() || self.shared.gauges.last_file.load(Relaxed);
+        if stays || !self.files.is_to_rotate(self.has_reading) {
             return;
         }
         self.has_reading = false;

@@ -13,6 +13,7 @@ mod executables;
 mod leaves_no_trace;
 mod lifecycle;
 mod matrix;
+mod record;
 mod refusals;
 mod run;
 mod seed;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         dump_watched::trials(),
         executables::trials(),
         leaves_no_trace::trials(),
+        record::trials(),
         refusals::trials(),
         run::trials(),
         seed::trials(),

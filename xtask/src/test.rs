@@ -88,6 +88,11 @@ fn environment() -> Result<Vec<(&'static str, String)>> {
         ("GOTRACER_PROGRAMS", programs::folder().join(programs::host_goarch()).display().to_string()),
         ("GOTRACER_GO", toolchains::go(newest)?.display().to_string()),
     ];
+    match toolchains::python().and_then(|packages| toolchains::browser().map(|()| packages)) {
+        Ok(packages) => variables.push(("GOTRACER_PYTHON", packages.display().to_string())),
+        Err(error) if in_ci() => return Err(error),
+        Err(error) => say(format!("WARNING: some tests of recordings will be SKIPPED: {error:#}")),
+    }
     if in_ci() {
         variables.push(("CI", "true".into()));
     }

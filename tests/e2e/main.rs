@@ -3,6 +3,7 @@
 //! The programs know exactly what they do (see tests/programs), so the counts are compared for equality, and lost
 //! events are a failure. What cannot be run here is reported as skipped; in CI it fails.
 
+mod agent;
 mod attach;
 mod check;
 mod detail;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     let trials = [
         matrix::trials(),
         lifecycle::trials(),
+        agent::trials(),
         attach::trials(),
         detail::trials(),
         exec::trials(),

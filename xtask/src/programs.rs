@@ -77,6 +77,8 @@ const PROGRAMS: &[(&str, Coverage)] = &[
     ("idle", Coverage::Versions),
     ("stacks", Coverage::Everything),
     ("leakyserver", Coverage::Newest),
+    ("manysites", Coverage::Newest),
+    ("degrading", Coverage::Newest),
     ("leaks", Coverage::Versions),
     ("reach", Coverage::Everything),
     ("elusive", Coverage::Versions),

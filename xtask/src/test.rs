@@ -42,6 +42,7 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.no_e2e {
         programs::run(&programs::Args::default())?;
         gccgo_program()?;
+        real_servers()?;
         tmux()?;
         execute(cargo().args(["build", "--release", "--package", "gotracer"]))?;
         ok &= end_to_end(args, &mut counts)?;
@@ -139,6 +140,24 @@ impl Counts {
         self.failed += of("failed");
         self.skipped += of("ignored");
     }
+}
+
+/// Servers that the agent is tested beside, and what checks its alert rules and unit.
+fn real_servers() -> Result<()> {
+    let missing: Vec<&str> = [("prometheus", "prometheus"), ("systemd-analyze", "systemd"), ("openssl", "openssl")]
+        .into_iter()
+        .filter_map(|(program, package)| (!on_path(program)).then_some(package))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if let Err(error) = toolchains::install_debian_packages(&missing, "the tests of the agent") {
+        if in_ci() {
+            return Err(error);
+        }
+        say(format!("WARNING: some tests of the agent will be SKIPPED: {error:#}"));
+    }
+    Ok(())
 }
 
 /// A program by another Go compiler, which gotracer must refuse by name.

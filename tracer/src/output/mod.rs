@@ -7,6 +7,7 @@ pub mod folded;
 pub mod json;
 pub mod leaks;
 pub mod metrics;
+pub mod otlp;
 pub mod pprof;
 pub mod prometheus;
 pub mod recording;

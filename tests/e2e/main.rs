@@ -9,6 +9,7 @@ mod dump;
 mod dump_watched;
 mod exec;
 mod executables;
+mod leaks;
 mod leaves_no_trace;
 mod lifecycle;
 mod matrix;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         dump::trials(),
         dump_watched::trials(),
         executables::trials(),
+        leaks::trials(),
         leaves_no_trace::trials(),
         refusals::trials(),
         run::trials(),

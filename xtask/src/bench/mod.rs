@@ -11,6 +11,7 @@
 //!
 //! No figure is a test: the machine may be busy. What fails is what cannot be measured.
 
+mod analysis;
 mod attach_time;
 mod bpftrace;
 mod child;
@@ -63,6 +64,8 @@ pub struct Args {
 enum Section {
     /// `gotracer dump`
     Dump,
+    /// What one look of `gotracer leaks` costs
+    Analysis,
 }
 
 /// How long to measure.
@@ -170,11 +173,18 @@ pub fn run(args: &Args) -> Result<()> {
     let mut text = report::environment(&versions)?;
     // First: what we start counts our own memory in its peak.
     let newest = versions.last().map_or("", String::as_str);
-    let dump = format!("\n### Dump, Go {newest}\n\n{}", dump::measure(newest, &plan)?);
-    match args.only {
-        Some(Section::Dump) => text += &dump,
-        None => text += &(traced(&versions, &plan)? + &dump),
+    let wanted = |section| args.only.is_none_or(|only| only == section);
+    let mut sections = String::new();
+    if wanted(Section::Dump) {
+        sections += &format!("\n### Dump, Go {newest}\n\n{}", dump::measure(newest, &plan)?);
     }
+    if wanted(Section::Analysis) {
+        sections += &format!("\n### Analysis, a tick\n\n{}", analysis::measure(newest, args.quick)?);
+    }
+    if args.only.is_none() {
+        text += &traced(&versions, &plan)?;
+    }
+    text += &sections;
     println!("{text}");
     if args.journal {
         report::journal(&text)?;

@@ -11,6 +11,7 @@ mod dump;
 mod dump_watched;
 mod exec;
 mod executables;
+mod leaks;
 mod leaves_no_trace;
 mod lifecycle;
 mod matrix;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         dump::trials(),
         dump_watched::trials(),
         executables::trials(),
+        leaks::trials(),
         leaves_no_trace::trials(),
         record::trials(),
         refusals::trials(),

@@ -44,6 +44,7 @@ pub fn run(args: &Args) -> Result<()> {
         gccgo_program()?;
         real_servers()?;
         tmux()?;
+        servers()?;
         execute(cargo().args(["build", "--release", "--package", "gotracer"]))?;
         ok &= end_to_end(args, &mut counts)?;
     }
@@ -179,6 +180,19 @@ fn tmux() -> Result<()> {
     if !on_path("tmux")
         && let Err(error) = toolchains::install_debian_packages(&["tmux"], "the tests in a terminal")
     {
+        if in_ci() {
+            return Err(error);
+        }
+        say(format!("WARNING: some tests will be SKIPPED: {error:#}"));
+    }
+    Ok(())
+}
+
+/// Go servers that nobody here wrote, for the tests of what must not be found. Their services are not started: a policy says so
+/// for as long as they are being installed.
+fn servers() -> Result<()> {
+    let packages = ["prometheus", "etcd-server", "caddy", "nats-server"];
+    if let Err(error) = toolchains::install_debian_services(&packages, "the tests with real servers") {
         if in_ci() {
             return Err(error);
         }

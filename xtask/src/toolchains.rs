@@ -12,6 +12,7 @@ use anyhow::Result;
 
 pub use bpf::{Bpf, bpf};
 pub use debian::install as install_debian_packages;
+pub use debian::install_unstarted as install_debian_services;
 pub use go::{VERSIONS as GO_VERSIONS, command as go_command, go};
 pub use readers::{browser, python};
 

@@ -13,6 +13,7 @@
 //!
 //! No figure is a test: the machine may be busy. What fails is what cannot be measured.
 
+mod analysis;
 mod attach_time;
 mod bpftrace;
 mod child;
@@ -100,6 +101,8 @@ type Measure = fn(&[String], &Plan) -> Result<String>;
 
 fn newest(versions: &[String]) -> &str {
     versions.last().map_or("", String::as_str)
+    /// What one look of `gotracer leaks` costs
+    Analysis,
 }
 
 /// How long to measure.
@@ -230,7 +233,20 @@ pub fn run(args: &Args) -> Result<()> {
         if args.only.is_none_or(|only| only == *section) {
             text += &measure(&versions, &plan)?;
         }
+    // First: what we start counts our own memory in its peak.
+    let newest = versions.last().map_or("", String::as_str);
+    let wanted = |section| args.only.is_none_or(|only| only == section);
+    let mut sections = String::new();
+    if wanted(Section::Dump) {
+        sections += &format!("\n### Dump, Go {newest}\n\n{}", dump::measure(newest, &plan)?);
     }
+    if wanted(Section::Analysis) {
+        sections += &format!("\n### Analysis, a tick\n\n{}", analysis::measure(newest, args.quick)?);
+    }
+    if args.only.is_none() {
+        text += &traced(&versions, &plan)?;
+    }
+    text += &sections;
     println!("{text}");
     if args.journal {
         report::journal(&text)?;

@@ -9,9 +9,11 @@ mod dump;
 mod dump_watched;
 mod exec;
 mod executables;
+mod lacking;
 mod leaves_no_trace;
 mod lifecycle;
 mod matrix;
+mod placements;
 mod refusals;
 mod run;
 mod seed;
@@ -34,7 +36,9 @@ fn main() -> ExitCode {
         dump::trials(),
         dump_watched::trials(),
         executables::trials(),
+        lacking::trials(),
         leaves_no_trace::trials(),
+        placements::trials(),
         refusals::trials(),
         run::trials(),
         seed::trials(),

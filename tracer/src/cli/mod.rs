@@ -12,6 +12,7 @@ mod live;
 mod logger;
 mod record;
 mod prove;
+mod proving;
 mod run;
 mod thresholds;
 mod top;

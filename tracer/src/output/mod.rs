@@ -9,6 +9,7 @@ pub mod leaks;
 pub mod metrics;
 pub mod pprof;
 pub mod prometheus;
+pub mod proof;
 pub mod recording;
 pub mod summary;
 pub mod text;

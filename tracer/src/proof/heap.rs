@@ -393,6 +393,32 @@ impl Heap {
         sum
     }
 
+    /// A copy of all marks.
+    pub(super) fn snapshot(&self) -> Vec<u64> {
+        self.marks.iter().map(|word| word.load(Ordering::Relaxed)).collect()
+    }
+
+    /// The objects, by span, that are marked in `after` and were not in `before`.
+    pub(super) fn added<'h>(
+        &'h self,
+        before: &'h [u64],
+        after: &'h [u64],
+    ) -> impl Iterator<Item = (&'h Span, Vec<u32>)> + 'h {
+        self.spans.iter().filter_map(|span| {
+            let mut objects = Vec::new();
+            for i in 0..span.bit_words() {
+                let word = span.first_bit_word + i;
+                let (old, new) = (before.get(word).copied().unwrap_or_default(), after.get(word).copied());
+                let mut bits = new.unwrap_or_default() & !old;
+                while bits != 0 {
+                    objects.push(i as u32 * 64 + bits.trailing_zeros());
+                    bits &= bits - 1;
+                }
+            }
+            (!objects.is_empty()).then_some((span, objects))
+        })
+    }
+
     /// Marks that the object at `address` is to be treated by itself.
     pub(super) fn set_special(&mut self, address: u64) {
         if let Some(object) = self.object(address)

@@ -12,6 +12,7 @@ mod executables;
 mod leaves_no_trace;
 mod lifecycle;
 mod matrix;
+mod proof;
 mod refusals;
 mod run;
 mod seed;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         dump_watched::trials(),
         executables::trials(),
         leaves_no_trace::trials(),
+        proof::trials(),
         refusals::trials(),
         run::trials(),
         seed::trials(),

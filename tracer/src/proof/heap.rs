@@ -27,6 +27,8 @@ const ARENA_PAGES: usize = 1 << (ARENA_SHIFT - PAGE_SHIFT);
 const ADDRESS_LIMIT: u64 = 1 << 48;
 /// Spans believed: a heap of a terabyte of the smallest.
 const SPAN_LIMIT: usize = 1 << 27;
+/// Objects of one span believed: 1,024 of the smallest are in a page.
+const COUNT_LIMIT: u64 = 1 << 14;
 /// Objects believed: their bits take a gigabyte.
 const OBJECT_LIMIT: u64 = 1 << 32;
 /// Arenas with a table of pages believed, 2 TiB; larger objects need none.
@@ -542,7 +544,8 @@ fn parse(bytes: &[u8], layout: &MspanLayout, rules: Rules) -> Option<Span> {
         return Some(span);
     }
     let (elem, count) = (layout.elemsize.read(bytes)?, layout.nelems.read(bytes)?);
-    if state != IN_USE || elem == 0 || elem % 8 != 0 || count == 0 || elem.checked_mul(count)? > size {
+    let is_count = (1..=COUNT_LIMIT).contains(&count);
+    if state != IN_USE || elem == 0 || elem % 8 != 0 || !is_count || elem.checked_mul(count)? > size {
         return None;
     }
     let class = layout.spanclass.read(bytes)? & 0xff;

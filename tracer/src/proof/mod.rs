@@ -206,15 +206,24 @@ impl<'a> Prover<'a> {
             cancel: self.options.cancel,
             threads: self.options.threads,
         };
+        let memory = mark::Bounded { memory: self.source.memory, bounds };
+        let source = Source { memory: &memory, ..*self.source };
         let order = u64::from(self.verdicts.passes());
-        let setting = pass::Setting { source: self.source, bounds, writable, order };
-        let (pass, mut marked) = pass::pass(&setting, &mut registers::Registers::new(registers))?;
+        let setting = pass::Setting { source: &source, bounds, writable, order };
+        let mut registers = registers::Registers::new(registers);
+        let done = pass::pass(&setting, &mut registers).and_then(|(pass, mut marked)| {
+            let sites = if weigh && !pass.unreachable.is_empty() { sites(&mut marked)? } else { Vec::new() };
+            Ok((pass, sites))
+        });
+        // What the bounds cut off shows as memory that could not be read.
+        let (pass, sites) = match (done, bounds.check()) {
+            (Ok(done), _) => done,
+            (Err(_), Err(bound)) => return Err(bound),
+            (Err(error), Ok(())) => return Err(error),
+        };
         self.verdicts.add(&pass, now - began);
         let figures = pass.figures;
-        if weigh {
-            self.sites = sites(&mut marked)?;
-        }
-        self.last = Some(pass);
+        (self.last, self.sites) = (Some(pass), sites);
         Ok(figures)
     }
 

@@ -21,6 +21,7 @@ mod leaves_no_trace;
 mod lifecycle;
 mod matrix;
 mod placements;
+mod proof;
 mod refusals;
 mod run;
 mod seed;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         lacking::trials(),
         leaves_no_trace::trials(),
         placements::trials(),
+        proof::trials(),
         refusals::trials(),
         run::trials(),
         seed::trials(),

@@ -14,6 +14,7 @@ mod logger;
 mod prove;
 mod record;
 mod report;
+mod proving;
 mod run;
 mod thresholds;
 mod top;

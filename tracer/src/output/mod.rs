@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod otlp;
 pub mod pprof;
 pub mod prometheus;
+pub mod proof;
 pub mod recording;
 pub mod report;
 pub mod summary;

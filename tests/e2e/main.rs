@@ -11,17 +11,14 @@ mod dump;
 mod dump_watched;
 mod exec;
 mod executables;
-mod leaks;
-mod leaves_no_trace;
-mod lifecycle;
-mod matrix;
-mod record;
 mod lacking;
+mod leaks;
 mod leaves_no_trace;
 mod lifecycle;
 mod matrix;
 mod placements;
 mod proof;
+mod record;
 mod refusals;
 mod run;
 mod seed;
@@ -43,17 +40,16 @@ fn main() -> ExitCode {
         agent::trials(),
         attach::trials(),
         detail::trials(),
-        exec::trials(),
         dump::trials(),
         dump_watched::trials(),
+        exec::trials(),
         executables::trials(),
-        leaks::trials(),
-        leaves_no_trace::trials(),
-        record::trials(),
         lacking::trials(),
+        leaks::trials(),
         leaves_no_trace::trials(),
         placements::trials(),
         proof::trials(),
+        record::trials(),
         refusals::trials(),
         run::trials(),
         seed::trials(),

@@ -45,8 +45,12 @@ pub(super) struct Tally {
 #[derive(Debug)]
 struct Site {
     sample: SiteSample,
-    places: HashMap<(Block, Arc<str>, Arc<[FrameName]>), (Place, HashSet<RemoteAddr>)>,
+    /// With the channels that its goroutines wait for.
+    places: HashMap<PlaceKey, (Place, HashSet<RemoteAddr>)>,
 }
+
+/// How, why and where goroutines stand.
+type PlaceKey = (Block, Arc<str>, Arc<[FrameName]>);
 
 impl Tally {
     pub(super) fn add(&mut self, one: One<'_>) {

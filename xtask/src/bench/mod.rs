@@ -78,6 +78,8 @@ enum Section {
     Dump,
     /// `gotracer top`
     Top,
+    /// What one look of `gotracer leaks` costs
+    Analysis,
 }
 
 /// What is measured, in this order, each for the Go versions that are asked for or for the newest of them.
@@ -95,18 +97,20 @@ const SECTIONS: &[(Section, Measure)] = &[
         let newest = newest(versions);
         Ok(format!("\n### Top, Go {newest}\n\n{}", top::measure(newest, plan)?))
     }),
+    (Section::Analysis, |versions, plan| {
+        Ok(format!("\n### Analysis, a tick\n\n{}", analysis::measure(newest(versions), plan.quick)?))
+    }),
 ];
 
 type Measure = fn(&[String], &Plan) -> Result<String>;
 
 fn newest(versions: &[String]) -> &str {
     versions.last().map_or("", String::as_str)
-    /// What one look of `gotracer leaks` costs
-    Analysis,
 }
 
 /// How long to measure.
 struct Plan {
+    quick: bool,
     bpftrace: bool,
     /// Rounds of [`hits`], and the time of one run in them.
     rounds: usize,
@@ -136,6 +140,7 @@ impl Plan {
         let bpftrace = !args.no_bpftrace && matches!(args.only, None | Some(Section::Hits | Section::Server));
         if args.quick {
             return Self {
+                quick: true,
                 bpftrace,
                 rounds: 2,
                 run: Duration::from_millis(100),
@@ -156,6 +161,7 @@ impl Plan {
             };
         }
         Self {
+            quick: false,
             bpftrace,
             rounds: 9,
             run: Duration::from_millis(300),
@@ -233,20 +239,7 @@ pub fn run(args: &Args) -> Result<()> {
         if args.only.is_none_or(|only| only == *section) {
             text += &measure(&versions, &plan)?;
         }
-    // First: what we start counts our own memory in its peak.
-    let newest = versions.last().map_or("", String::as_str);
-    let wanted = |section| args.only.is_none_or(|only| only == section);
-    let mut sections = String::new();
-    if wanted(Section::Dump) {
-        sections += &format!("\n### Dump, Go {newest}\n\n{}", dump::measure(newest, &plan)?);
     }
-    if wanted(Section::Analysis) {
-        sections += &format!("\n### Analysis, a tick\n\n{}", analysis::measure(newest, args.quick)?);
-    }
-    if args.only.is_none() {
-        text += &traced(&versions, &plan)?;
-    }
-    text += &sections;
     println!("{text}");
     if args.journal {
         report::journal(&text)?;

@@ -118,7 +118,9 @@ pub(super) fn doctor(arguments: &DoctorArguments) -> Result<ExitCode, Failure> {
     };
     let features = Feature::ALL.map(FeatureReport::find).into();
     let instructions = emulation::measure().unwrap_or_else(|error| {
-        checks.push(Check::bad("uprobes", format!("cannot be tried: {error}")));
+        if checks.iter().all(|check| check.name != "uprobes" || check.ok != Some(false)) {
+            checks.push(Check::bad("uprobes", format!("cannot be tried: {error}")));
+        }
         Vec::new()
     });
     let report = Report { checks, features, instructions, cost, process };
@@ -169,9 +171,10 @@ fn machine() -> Vec<Check> {
     });
     checks.push(capabilities());
     checks.push(match read("/sys/kernel/security/lockdown") {
-        Some(text) if text.contains("[confidentiality]") => {
-            Check::bad("lockdown", "confidentiality: the kernel lets nobody read user memory by eBPF".to_owned())
-        }
+        Some(text) if text.contains("[confidentiality]") => Check::bad(
+            "lockdown",
+            "confidentiality: this locked down kernel does not take gotracer's programs".to_owned(),
+        ),
         Some(text) => Check::info("lockdown", text),
         None => {
             Check::info("lockdown", "not known: securityfs is not mounted or the kernel has no lockdown".to_owned())

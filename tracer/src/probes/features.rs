@@ -25,7 +25,8 @@ pub enum Feature {
     RingBuffer,
     /// `BPF_PROG_TYPE_RAW_TRACEPOINT`: how an `execve` is noticed.
     RawTracepoint,
-    /// `bpf_probe_read_user`: a locked down kernel has it not.
+    /// `bpf_probe_read_user`, and `bpf_probe_read_kernel`, which came with it: a kernel in confidentiality lockdown has not
+    /// the latter, and then the loader (aya) takes the older helper for both, which it has not either.
     ReadUserMemory,
     /// `BPF_MAP_LOOKUP_BATCH` of a hash map.
     BatchLookup,
@@ -121,7 +122,12 @@ impl Feature {
                 .and(|| Found::of(bpf::perf_event_open(&bpf::PerfEventAttr::bpf_output(), 0).map(|_| true))),
             Feature::RingBuffer => map(MapType::RingBuf),
             Feature::RawTracepoint => Found::of(is_program_supported(ProgramType::RawTracePoint)),
-            Feature::ReadUserMemory => helper(BpfHelper::BPF_FUNC_probe_read_user),
+            Feature::ReadUserMemory => helper(BpfHelper::BPF_FUNC_probe_read_user).and(|| {
+                match helper(BpfHelper::BPF_FUNC_probe_read_kernel) {
+                    Found::No(_) => Found::No(LOCKED_DOWN),
+                    found => found,
+                }
+            }),
             Feature::BatchLookup => Found::of(looks_up_in_batches(bpf::MAP_TYPE_HASH)),
             Feature::BatchLookupPerCpu => Found::of(looks_up_in_batches(bpf::MAP_TYPE_PERCPU_HASH)),
             Feature::Cookie => helper(BpfHelper::BPF_FUNC_get_attach_cookie).and(|| {
@@ -137,6 +143,9 @@ impl Feature {
         }
     }
 }
+
+/// Why [`Feature::ReadUserMemory`] is missing where only the kernel's own memory may not be read.
+pub(super) const LOCKED_DOWN: &str = "the kernel is locked down";
 
 /// Makes an empty map of this kind and looks up all that is in it.
 fn looks_up_in_batches(kind: u32) -> io::Result<bool> {

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::bpf;
-use super::features::{Feature, Found};
+use super::features::{self, Feature, Found};
 
 /// What this kernel lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +30,7 @@ pub enum Lack {
     Feature(Feature),
     /// It is locked down.
     #[error(
-        "this kernel is locked down: it lets nobody read a program's memory by eBPF; boot without lockdown=confidentiality"
+        "this kernel is locked down (confidentiality) and does not take gotracer's programs; boot with lockdown=integrity or without"
     )]
     Lockdown,
 }
@@ -48,12 +48,13 @@ impl Lack {
 
     /// What our programs need and this kernel has not.
     pub(super) fn found_by_trying() -> Option<Self> {
-        let lack = || Feature::ALL.into_iter().find(|f| f.is_needed() && matches!(f.find(), Found::No(_)));
-        Self::at_a_glance().or_else(|| {
-            let feature = lack()?;
-            let state = std::fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-            let locked = feature == Feature::ReadUserMemory && state.contains("[confidentiality]");
-            Some(if locked { Self::Lockdown } else { Self::Feature(feature) })
-        })
+        let lack = || {
+            Feature::ALL.into_iter().filter(|feature| feature.is_needed()).find_map(|feature| match feature.find() {
+                Found::No(features::LOCKED_DOWN) => Some(Self::Lockdown),
+                Found::No(_) => Some(Self::Feature(feature)),
+                Found::Yes | Found::Unknown(_) => None,
+            })
+        };
+        Self::at_a_glance().or_else(lack)
     }
 }

@@ -9,6 +9,7 @@
 //! - [`attach_time`]: attaching and detaching;
 //! - [`dump`]: reading all goroutines from outside; [`delve`] is a baseline, [`child`] the measured run of a program;
 //! - [`top`]: pictures of many goroutines;
+//! - [`record`]: what a recorded event takes, in bytes and in time, in each form;
 //! - [`report`] puts it in Markdown.
 //!
 //! No figure is a test: the machine may be busy. What fails is what cannot be measured.
@@ -24,6 +25,7 @@ mod dump;
 mod hits;
 mod memory;
 mod reader;
+mod record;
 mod report;
 mod server;
 mod stats;
@@ -76,6 +78,8 @@ enum Section {
     Server,
     /// `gotracer dump`
     Dump,
+    /// `gotracer record` and `convert`
+    Record,
     /// `gotracer top`
     Top,
     /// What one look of `gotracer leaks` costs
@@ -92,6 +96,10 @@ const SECTIONS: &[(Section, Measure)] = &[
     (Section::Hits, hits_of),
     (Section::Load, load_of),
     (Section::Collector, |_, plan| collector_alone(plan)),
+    (Section::Record, |versions, plan| {
+        let newest = newest(versions);
+        Ok(format!("\n### Recordings, Go {newest}\n{}", record::measure(newest, plan)?))
+    }),
     (Section::Server, |versions, plan| server::measure(newest(versions), plan)),
     (Section::Top, |versions, plan| {
         let newest = newest(versions);

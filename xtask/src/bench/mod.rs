@@ -10,11 +10,13 @@
 //! - [`dump`]: reading all goroutines from outside; [`delve`] is a baseline, [`child`] the measured run of a program;
 //! - [`top`]: pictures of many goroutines;
 //! - [`record`]: what a recorded event takes, in bytes and in time, in each form;
+//! - [`agent`]: the host agent, idle and busy;
 //! - [`report`] puts it in Markdown.
 //!
 //! No figure is a test: the machine may be busy. What fails is what cannot be measured.
 
 mod analysis;
+mod agent;
 mod attach_time;
 mod bpftrace;
 mod child;
@@ -84,6 +86,8 @@ enum Section {
     Top,
     /// What one look of `gotracer leaks` costs
     Analysis,
+    /// `gotracer agent`
+    Agent,
 }
 
 /// What is measured, in this order, each for the Go versions that are asked for or for the newest of them.
@@ -107,6 +111,9 @@ const SECTIONS: &[(Section, Measure)] = &[
     }),
     (Section::Analysis, |versions, plan| {
         Ok(format!("\n### Analysis, a tick\n\n{}", analysis::measure(newest(versions), plan.quick)?))
+    (Section::Agent, |versions, plan| {
+        let newest = newest(versions);
+        Ok(format!("\n### Agent, Go {newest}\n\n{}", agent::measure(newest, plan)?))
     }),
 ];
 

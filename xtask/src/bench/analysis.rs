@@ -63,7 +63,7 @@ fn ticks_of(pid: Pid, goroutines: usize, sites: usize, ticks: usize) -> Result<(
     let globals = Globals::of(binary, layout);
     let memory = LiveMemory::new(tracee.process());
     let source = Source { memory: &memory, binary, layout, globals: &globals, reasons: &program.wait_reasons, bias };
-    let mut snapshot = snapshot::take(&source)?;
+    let mut snapshot = snapshot::take(&source, snapshot::Options::default())?;
     let runtime = RuntimeStats::read(&source, &snapshot);
     let few = std::mem::take(&mut snapshot.goroutines);
     let few: Vec<_> = few.into_iter().filter(|g| !g.system && g.goid.0 > 1).collect();

@@ -42,10 +42,13 @@ pub(super) struct Tally {
     sites: HashMap<SiteKey, Site>,
 }
 
+/// What they do, the runtime's word for it, and their stack.
+type PlaceName = (Block, Arc<str>, Arc<[FrameName]>);
+
 #[derive(Debug)]
 struct Site {
     sample: SiteSample,
-    places: HashMap<(Block, Arc<str>, Arc<[FrameName]>), (Place, HashSet<RemoteAddr>)>,
+    places: HashMap<PlaceName, (Place, HashSet<RemoteAddr>)>,
 }
 
 impl Tally {
@@ -68,6 +71,7 @@ impl Tally {
                 stack: one.stack,
                 count: 0,
                 stuck: 0,
+                never_parked: false,
                 still: Default::default(),
                 orphans: 0,
                 orphans_of: 0,

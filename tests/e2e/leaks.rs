@@ -81,7 +81,9 @@ impl Case {
         }
         let program = Program::start(&Program::find(version, "plain", "leaks")?, &arguments)?;
         let mut command = Command::new(gotracer()?);
-        command.args(["leaks", "--json", "--pid", &program.pid().to_string(), "--for", "10s"]).args(more);
+        command
+            .args(["leaks", "--json", "--pid", &program.pid().to_string(), "--for", "10s", "--interval", "500ms"])
+            .args(more);
         if kind == "storm" {
             command.args(["--storm-period", "2s"]);
         }

@@ -130,7 +130,7 @@ pub enum Verdict {
     TooShort {
         /// Seconds seen.
         seen_s: f64,
-        /// Seconds needed.
+        /// Seconds needed, at the pace of the looks so far.
         needed_s: f64,
     },
     /// Enough.

@@ -115,6 +115,8 @@ pub struct Place {
     pub count: u64,
     /// Of them those that have not moved since the sample before.
     pub stuck: u64,
+    /// Of [`Block::Runs`]: they have not parked once in their lives.
+    pub never_parked: bool,
     /// How long these goroutines are known to have stood here without a move.
     pub still: Ages,
     /// Of them those whose creating call is over: the creator has ended, or its stack no longer holds the call.

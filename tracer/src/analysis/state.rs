@@ -28,6 +28,8 @@ pub struct Analysis {
     forecast: Option<Forecast>,
 }
 
+/// Intervals between looks that it takes to tell growth: some until somebody can be old, then those in which old ones come.
+const LOOKS: f64 = 9.0;
 /// Memory is a finding after so many seconds at the soonest.
 const FORECAST_SECONDS: f64 = 30.0;
 /// Fewer timers than this more are no finding.
@@ -209,8 +211,11 @@ impl Analysis {
     /// Whether enough was seen for a verdict on growth.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        let (seen_s, needed_s) = (self.seconds(), self.thresholds.observe.as_secs_f64());
-        if seen_s < needed_s { Verdict::TooShort { seen_s, needed_s } } else { Verdict::Enough }
+        let seen_s = self.seconds();
+        // What is too seldom looked at is too short as well: a busy machine lets looks come late.
+        let pace = seen_s / self.ticks.saturating_sub(1).max(1) as f64;
+        let needed_s = self.thresholds.observe.as_secs_f64().max(pace * LOOKS);
+        if seen_s < needed_s || self.ticks < 2 { Verdict::TooShort { seen_s, needed_s } } else { Verdict::Enough }
     }
 }
 

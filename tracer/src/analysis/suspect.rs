@@ -49,6 +49,8 @@ mod weight {
 
 /// Part of a place's goroutines of which something must be true before it counts as true of the place.
 const MOST: f64 = 0.5;
+/// Who has parked before may do so between two looks; seen running so often in a row, it does not.
+const BUSY_LOOKS: u64 = 40;
 /// With fewer stuck threads a process lives.
 const THREADS: u64 = 10;
 /// So many that can never be woken are told, though they do not grow.
@@ -289,9 +291,12 @@ fn finalizer(site: &SiteSample, observed: &Observed<'_>) -> Option<Finding> {
 
 /// Runs all the time.
 fn busy(site: &SiteSample, observed: &Observed<'_>) -> Option<Finding> {
-    let place = site.places.iter().find(|place| place.block == Block::Runs && place.stuck > 0)?;
+    let runs = site.places.iter().filter(|place| place.block == Block::Runs && place.stuck > 0);
+    let place = runs.max_by_key(|place| place.never_parked)?;
     let ns = place.still.oldest_ns();
-    if ns < observed.thresholds.busy.as_nanos() as u64 || observed.samples < 8 {
+    if ns < observed.thresholds.busy.as_nanos() as u64
+        || observed.samples < if place.never_parked { 8 } else { BUSY_LOOKS }
+    {
         return None;
     }
     let level = (0..Ages::BUCKETS).find(|i| Ages::begin_ns(*i) >= observed.thresholds.busy.as_nanos() as u64 / 2)?;

@@ -9,9 +9,11 @@ use super::suspect::evidence;
 use super::thresholds::Thresholds;
 
 /// `12 s`, `3 min`, `5 h`: one figure is enough.
+#[must_use]
 pub fn duration(ns: u64) -> String {
     let seconds = ns as f64 / 1e9;
     match seconds {
+        s if s < 0.001 => format!("{:.0} us", s * 1e6),
         s if s < 1.0 => format!("{:.0} ms", s * 1e3),
         s if s < 10.0 => format!("{s:.1} s"),
         s if s < 120.0 => format!("{s:.0} s"),

@@ -59,6 +59,9 @@ type LocalPlace = (RemoteAddr, RemoteAddr, u32, Status, u8);
 
 const NO_STACK: u32 = u32::MAX;
 
+/// In place of a reason, of those that run.
+const NEVER_PARKED: u8 = 1;
+
 /// What is summed up at a place in one snapshot.
 #[derive(Clone, Debug)]
 struct Gathered {
@@ -363,6 +366,7 @@ impl Census {
             stack: facts.map_or_else(|| Arc::from([]), |facts| Arc::clone(&facts.frames)),
             count: here.count,
             stuck: here.stuck,
+            never_parked: block == Block::Runs && key.reason == NEVER_PARKED,
             still: here.still.clone(),
             orphans: 0,
             orphans_of: 0,
@@ -466,7 +470,9 @@ fn place_of(g: &Goroutine) -> (Status, u8, u32) {
             let reason = if g.status == Status::Syscall { 0 } else { g.wait_reason };
             (g.status, reason, stack)
         }
-        _ => (Status::Running, 0, NO_STACK),
+        // gopark leaves its reason in the g, and the end of a goroutine clears it.
+        // https://github.com/golang/go/blob/go1.27.3/src/runtime/proc.go#L4430-L4440
+        _ => (Status::Running, if g.wait_reason == 0 { NEVER_PARKED } else { 0 }, NO_STACK),
     }
 }
 

@@ -1,8 +1,8 @@
 //! A process, looked at every few seconds: what analysis lives on.
 //!
 //! In: a process that runs a Go program; with it, if there is one, the table of a session. Out: a [`Look`] at a time: a
-//! snapshot and the [`Sample`] made of it. Read by a thread of its own, gently: the longer a look takes, the rarer they are,
-//! so that gotracer's reading stays below a twentieth of a processor's time. Must not know what is found, nor how it is
+//! snapshot and the [`Sample`] made of it. Read by a thread of its own, gently: the more processor time a look takes, the rarer
+//! they are, so that this thread stays below a twentieth of a processor. Must not know what is found, nor how it is
 //! printed.
 
 mod census;
@@ -36,7 +36,7 @@ use crate::snapshot::{self, RuntimeStats, Snapshot, SnapshotError, Source};
 use crate::tracee::{LoadBias, Program, Tracee};
 use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
 
-/// Looks take at most this part of the time.
+/// The reading thread takes at most this part of a processor's time.
 const SHARE: u32 = 20;
 /// Parents remembered, where the runtime does not know them.
 const PARENTS: usize = 1 << 20;
@@ -79,6 +79,8 @@ pub struct Look {
     pub runtime: RuntimeStats,
     /// How long it took to read and to count.
     pub took: Duration,
+    /// Processor time of the thread that did; where the machine is busy, much less.
+    pub cpu: Duration,
 }
 
 /// What is read and by whom it is counted.
@@ -192,20 +194,20 @@ impl Watch {
                 return Err(error.into());
             }
         };
-        let took = look.as_ref().map_or(Duration::ZERO, |look| look.took);
-        let rest = self.rest().max(took * SHARE);
+        let took = look.as_ref().map_or(Duration::ZERO, |look| look.cpu);
+        let rest = self.interval.unwrap_or_else(|| self.rest().max(took * SHARE));
         self.state = Watching::Rest(Instant::now() + rest, reader);
         look
     }
 
     /// The time between two looks if they are quick.
     fn rest(&self) -> Duration {
-        self.interval.unwrap_or_else(|| match self.began.elapsed().as_secs() {
+        match self.began.elapsed().as_secs() {
             0..20 => Duration::from_millis(500),
             20..60 => Duration::from_secs(1),
             60..300 => Duration::from_secs(2),
             _ => Duration::from_secs(5),
-        })
+        }
     }
 
     /// Adds the births and deaths that `table` counted to a look's sample.
@@ -238,7 +240,7 @@ impl Reader {
         if process.start_ticks() != self.start_ticks {
             return Err(WatchError::Exited { pid: self.pid });
         }
-        let began = std::time::Instant::now();
+        let (began, cpu) = (std::time::Instant::now(), cpu_of_this_thread());
         let memory = LiveMemory::new(&process);
         let program = self.program.clone();
         let source = Source {
@@ -254,8 +256,25 @@ impl Reader {
         let time = snapshot.taken_to.unwrap_or_else(now);
         let mut sample = observe(&source, &snapshot, &runtime, time, &mut self.census, &self.parents);
         memory::read(self.pid, &mut sample.memory);
-        Ok(Look { sample, snapshot: Arc::new(snapshot), runtime, took: began.elapsed() })
+        Ok(Look {
+            sample,
+            snapshot: Arc::new(snapshot),
+            runtime,
+            took: began.elapsed(),
+            cpu: cpu_of_this_thread().saturating_sub(cpu),
+        })
     }
+}
+
+/// Processor time that the calling thread has used.
+fn cpu_of_this_thread() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec, which is ours.
+    let done = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    if done != 0 {
+        return Duration::ZERO;
+    }
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// The sample of one snapshot, of `time`; of a core file too. The kernel's figures of memory are not in it.

@@ -42,15 +42,14 @@ pub(super) struct Tally {
     sites: HashMap<SiteKey, Site>,
 }
 
+/// What they do, the runtime's word for it, and their stack.
+type PlaceName = (Block, Arc<str>, Arc<[FrameName]>);
+
 #[derive(Debug)]
 struct Site {
     sample: SiteSample,
-    /// With the channels that its goroutines wait for.
-    places: HashMap<PlaceKey, (Place, HashSet<RemoteAddr>)>,
+    places: HashMap<PlaceName, (Place, HashSet<RemoteAddr>)>,
 }
-
-/// How, why and where goroutines stand.
-type PlaceKey = (Block, Arc<str>, Arc<[FrameName]>);
 
 impl Tally {
     pub(super) fn add(&mut self, one: One<'_>) {
@@ -72,6 +71,7 @@ impl Tally {
                 stack: one.stack,
                 count: 0,
                 stuck: 0,
+                never_parked: false,
                 still: Default::default(),
                 orphans: 0,
                 orphans_of: 0,

@@ -19,16 +19,19 @@ const SITES: usize = 8;
 pub fn write_text(out: &mut dyn Write, report: &Report<'_>, colour: bool) -> io::Result<()> {
     head(out, report)?;
     if let Verdict::TooShort { seen_s, needed_s } = report.verdict {
-        writeln!(
-            out,
-            "\nToo short for a verdict on growth: {seen_s:.1} s of at least {needed_s:.0} s. What stands still is told."
-        )?;
+        let why = if report.looks > 1 {
+            format!("Too short for a verdict on growth: {seen_s:.1} s of at least {needed_s:.0} s.")
+        } else {
+            "A single look cannot tell growth.".to_owned()
+        };
+        writeln!(out, "\n{why} What stands still is told.")?;
     }
     if report.findings.is_empty() {
         let verdict = report.verdict == Verdict::Enough;
         writeln!(out, "\n{}", if verdict { "Nothing suspected." } else { "Nothing found that stands still." })?;
     } else {
-        writeln!(out, "\n{} suspected, the worst first:", count(report.findings.len() as u64, "finding"))?;
+        let order = if report.findings.len() > 1 { ", the worst first" } else { "" };
+        writeln!(out, "\n{} suspected{order}:", report.findings.len())?;
     }
     for (i, finding) in report.findings.iter().enumerate() {
         writeln!(out)?;
@@ -217,7 +220,7 @@ fn write_forecast(out: &mut dyn Write, report: &Report<'_>, forecast: &Forecast)
         forecast.limit_of,
         bytes(forecast.limit),
         seconds(forecast.soonest_s),
-        forecast.confidence * 100.0
+        (forecast.confidence * 100.0).min(99.0)
     )?;
     if let Some(explained) = forecast.explained {
         let heap = forecast.heap_per_second.map_or_else(

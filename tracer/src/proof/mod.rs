@@ -30,8 +30,8 @@ use std::time::{Duration, Instant};
 
 pub use blocked::Blocked;
 pub use pass::{Figures, Pass};
-pub use retained::{Retained, RetainedType};
 pub use passes::{CONFIRMED_PASSES, LEAKED_PASSES, Verdict, Verdicts};
+pub use retained::{Retained, RetainedType};
 
 use crate::go_runtime::{GlobalError, Variable};
 use crate::process::RegisterSamples;

@@ -136,7 +136,11 @@ mod tests {
             created_by: "main.search".to_owned(),
             created_at: "/src/leaky/main.go:48".to_owned(),
             waited_ns: None,
-            stack: vec![FrameReport { function: "main.query".to_owned(), file: "/src/leaky/main.go".to_owned(), line: 55 }],
+            stack: vec![FrameReport {
+                function: "main.query".to_owned(),
+                file: "/src/leaky/main.go".to_owned(),
+                line: 55,
+            }],
         };
         let types = vec![RetainedType { name: "main.page".to_owned(), objects: 900, bytes: 50 << 20 }];
         let report = Report {

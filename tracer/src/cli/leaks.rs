@@ -15,6 +15,7 @@ use super::thresholds::ThresholdArguments;
 use super::{Failure, live, parse_duration, sink};
 use crate::analysis::{Analysis, Sample, SiteKey, Thresholds, Verdict};
 use crate::output::leaks::{Report, Subject, write_text};
+use crate::output::proof;
 use crate::probes::Detail;
 use crate::process::Process;
 use crate::recording::Source as _;
@@ -35,6 +36,7 @@ Examples:
   gotracer leaks --pid 1234 --fail || page-me    exit code 3 if something is found
   gotracer leaks --pid 1234 --no-probes          by reading memory alone: costs the process nothing
   gotracer leaks --pid 1234 --json | jq '.findings[] | [.kind, .site.file, .site.line, .count]'
+  gotracer leaks --pid 1234 --prove              and what of it can never be woken again
   gotracer leaks incident.gtr                    of a recording
   gotracer leaks goroutines.json                 of one dump (gotracer dump --json): only what stands still")]
 pub(super) struct LeaksArguments {
@@ -56,6 +58,9 @@ pub(super) struct LeaksArguments {
     /// Attach no probes: goroutines are read from memory now and then, births and ends in between are not counted
     #[arg(long)]
     no_probes: bool,
+    /// Then prove which goroutines are leaked, by reachability (docs/proof.md); takes about three seconds more
+    #[arg(long, conflicts_with = "file")]
+    prove: bool,
     /// Read the goroutines this often; without it, every half second at first, then more seldom
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     interval: Option<Duration>,
@@ -81,14 +86,36 @@ pub(super) fn leaks(arguments: &LeaksArguments) -> Result<ExitCode, Failure> {
         None => live::runtime()?.block_on(observe(arguments, Pid(arguments.pid.unwrap_or_default())))?,
     };
     let report = Report::of(&observed.analysis, &observed.subject, observed.lost);
+    let proof = if arguments.prove && observed.subject.ended.is_none() { Some(prove(arguments)?) } else { None };
     if arguments.json {
-        crate::output::json::line(&mut out, &report)?;
+        crate::output::json::line(&mut out, &WithProof { report: &report, proof: proof.as_ref() })?;
     } else {
         let terminal = arguments.output.is_none() && std::io::stdout().is_terminal();
         write_text(&mut out, &report, terminal && std::env::var_os("NO_COLOR").is_none())?;
+        if let Some(proof) = &proof {
+            writeln!(out, "\nProven by reachability:")?;
+            proof::write_text(&mut out, proof)?;
+        }
     }
     out.flush()?;
-    Ok(exit_code(arguments.fail, &report))
+    let proven = proof.as_ref().is_some_and(|proof| proof.counts().proven() > 0);
+    Ok(if arguments.fail && proven { ExitCode::from(3) } else { exit_code(arguments.fail, &report) })
+}
+
+/// The report, and what was proven where that was asked for.
+#[derive(serde::Serialize)]
+struct WithProof<'a> {
+    #[serde(flatten)]
+    report: &'a Report<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<&'a proof::Report>,
+}
+
+/// Does the passes of `gotracer prove`.
+fn prove(arguments: &LeaksArguments) -> Result<proof::Report, Failure> {
+    let tracee = Tracee::open(Process::open(Pid(arguments.pid.unwrap_or_default()))?)?;
+    let proven = super::proving::passes(&tracee, &super::proving::PassArguments::default(), true)?;
+    super::prove::report(&tracee, &proven)
 }
 
 /// What a file holds.

@@ -10,7 +10,7 @@ use super::proving::{PassArguments, passes};
 use super::{Failure, sink};
 use crate::go_runtime::Globals;
 use crate::output::dump::View;
-use crate::output::proof::{Proven, Report, write_text};
+use crate::output::proof::{Counts, Proven, Report, write_text};
 use crate::process::Process;
 use crate::process::memory::LiveMemory;
 use crate::snapshot::{self, Source, Symbols};
@@ -37,7 +37,7 @@ pub(super) struct ProveArguments {
     /// One JSON object: every unreachable goroutine with all that is known of it
     #[arg(long)]
     json: bool,
-    /// Exit with code 3 if a goroutine is leaked
+    /// Exit with code 3 if a goroutine is leaked, with 1 if one may be and it is not proven
     #[arg(long)]
     fail: bool,
     /// Print to this file instead of stdout
@@ -57,8 +57,19 @@ pub(super) fn prove(arguments: &ProveArguments) -> Result<ExitCode, Failure> {
         write_text(&mut out, &report)?;
     }
     out.flush()?;
-    let found = report.counts().proven() > 0;
-    Ok(if arguments.fail && found { ExitCode::from(3) } else { ExitCode::SUCCESS })
+    Ok(exit_code(arguments.fail, report.counts()))
+}
+
+/// A script that asks with `--fail` must not take "could not tell" for "nothing there".
+fn exit_code(fail: bool, counts: Counts) -> ExitCode {
+    if !fail || counts.all() == 0 {
+        return ExitCode::SUCCESS;
+    }
+    if counts.proven() > 0 {
+        return ExitCode::from(3);
+    }
+    eprintln!("gotracer: {} goroutines are unreachable and not proven leaked; use more --passes", counts.all());
+    ExitCode::FAILURE
 }
 
 /// Puts names and stacks to what was proven.

@@ -15,8 +15,8 @@
 //!
 //! No figure is a test: the machine may be busy. What fails is what cannot be measured.
 
-mod analysis;
 mod agent;
+mod analysis;
 mod attach_time;
 mod bpftrace;
 mod child;
@@ -111,6 +111,7 @@ const SECTIONS: &[(Section, Measure)] = &[
     }),
     (Section::Analysis, |versions, plan| {
         Ok(format!("\n### Analysis, a tick\n\n{}", analysis::measure(newest(versions), plan.quick)?))
+    }),
     (Section::Agent, |versions, plan| {
         let newest = newest(versions);
         Ok(format!("\n### Agent, Go {newest}\n\n{}", agent::measure(newest, plan)?))

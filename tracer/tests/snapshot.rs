@@ -149,7 +149,7 @@ fn a_pass_over_a_recording_proves_what_it_did_live() {
 #[test]
 fn a_recording_says_what_the_process_said() {
     let _alone = ALONE.lock();
-    let Some(Recording { program, globals, image, live, leaked }) = recording() else { return };
+    let Some(Recording { program, globals, image, live, .. }) = recording() else { return };
     let image = MemoryImage::parse(&image.to_bytes()).expect("its own form");
     let text = all_forms(program, globals, &image).expect("a snapshot");
     assert_eq!(text, *live);

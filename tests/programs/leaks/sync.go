@@ -36,21 +36,26 @@ func awaitAll(workers *sync.WaitGroup) {
 
 // leftGroup: the Add is in the goroutine, so that Wait is through before it, and nobody waits for who comes later.
 func leftGroup(site *report.Site, leak bool) {
-	workers, input := new(sync.WaitGroup), make(chan int)
+	workers, input, waited := new(sync.WaitGroup), make(chan int), make(chan bool)
 	if !leak {
 		workers.Add(1)
+		close(waited)
 	}
 	site.Next()
-	go consume(workers, input, leak)
+	go consume(workers, input, waited, leak)
 	if !leak {
 		close(input)
 	}
 	workers.Wait()
+	if leak {
+		// So late, each time, as it would be now and then.
+		close(waited)
+	}
 }
 
-func consume(workers *sync.WaitGroup, input <-chan int, leak bool) {
+func consume(workers *sync.WaitGroup, input <-chan int, waited <-chan bool, leak bool) {
+	<-waited
 	if leak {
-		time.Sleep(time.Millisecond)
 		workers.Add(1)
 	}
 	defer workers.Done()

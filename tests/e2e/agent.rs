@@ -758,7 +758,7 @@ fn dashboard() -> Result<()> {
     let folder = Folder::new("dashboard")?;
     let path = folder.copy(&newest("leakyserver")?)?;
     // 150 goroutines a second stay.
-    let program = Program::start(&path, &["-load", "200"])?;
+    let program = Program::start_as(Command::new(&path).args(["-load", "200"]).env("GOMEMLIMIT", "1GiB"))?;
     let agent = Agent::start(&folder, QUICK)?;
     agent.await_watched(program.pid())?;
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();

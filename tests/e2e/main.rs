@@ -3,6 +3,7 @@
 //! The programs know exactly what they do (see tests/programs), so the counts are compared for equality, and lost
 //! events are a failure. What cannot be run here is reported as skipped; in CI it fails.
 
+mod agent;
 mod attach;
 mod check;
 mod detail;
@@ -10,9 +11,14 @@ mod dump;
 mod dump_watched;
 mod exec;
 mod executables;
+mod lacking;
+mod leaks;
 mod leaves_no_trace;
 mod lifecycle;
 mod matrix;
+mod placements;
+mod proof;
+mod record;
 mod refusals;
 mod run;
 mod seed;
@@ -31,19 +37,30 @@ fn main() -> ExitCode {
     let trials = [
         matrix::trials(),
         lifecycle::trials(),
+        agent::trials(),
         attach::trials(),
         detail::trials(),
-        exec::trials(),
         dump::trials(),
         dump_watched::trials(),
+        exec::trials(),
         executables::trials(),
+        lacking::trials(),
+        leaks::trials(),
         leaves_no_trace::trials(),
+        placements::trials(),
+        proof::trials(),
+        record::trials(),
         refusals::trials(),
         run::trials(),
         seed::trials(),
         top::trials(),
     ];
-    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
+    let mut trials: Vec<Trial> = trials.into_iter().flatten().collect();
+    // Beginnings of names, separated by commas: libtest's filter takes one.
+    if let Ok(wanted) = std::env::var("GOTRACER_TESTS") {
+        trials.retain(|trial| wanted.split(',').any(|start| trial.name().starts_with(start)));
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// A test, by name.

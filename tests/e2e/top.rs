@@ -130,9 +130,10 @@ fn a_goroutine_is_found() -> Result<()> {
     // Go's lines are `function(...)` and `\tfile:line +0x..`.
     for pair in told.lines.chunks(2) {
         let [function, place] = pair else { continue };
-        let function = function.trim_end_matches("(...)");
+        // The arguments are not shown.
+        let function = function.rsplit_once('(').map_or(function.as_str(), |(name, _)| name);
         let file = place.trim().split(' ').next().and_then(|file| file.rsplit('/').next()).unwrap_or_default();
-        let Some(created) = function.strip_prefix("created by ") else {
+        let Some(created) = pair[0].strip_prefix("created by ") else {
             ensure!(
                 screen.lines().any(|line| line.contains(function) && line.contains(file)),
                 "{function} {file} is not on the screen:\n{screen}"

@@ -8,6 +8,7 @@
 //! Nothing sleeps in place of a condition: every wait has a condition and a deadline. Everything that is started is
 //! killed when its handle is dropped.
 
+pub mod agent;
 pub mod child;
 pub mod environment;
 pub mod program;

@@ -6,6 +6,7 @@
 //! live:  process -> binary -> go_runtime -> tracee -> probes -> (kernel) -> events -> goroutines -> governor -> session
 //!        -> recording -> output
 //! dump:  process -> binary -> go_runtime -> tracee -> snapshot -> output
+//! prove: process -> binary -> go_runtime -> tracee -> snapshot -> proof -> output
 //! ```
 //!
 //! - what is true of a file ([`binary`], [`go_runtime`]) is kept apart from what is true of a process ([`process`]);

@@ -10,7 +10,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use gotracer::go_runtime::Globals;
@@ -18,6 +18,7 @@ use gotracer::output::dump::{DumpFilter, Meta, View, groups, write_groups, write
 use gotracer::output::{folded, pprof};
 use gotracer::process::Process;
 use gotracer::process::memory::{LiveMemory, MemoryImage, ReadMemory, Recorder};
+use gotracer::proof::{self, ProofError, Prover};
 use gotracer::snapshot::{self, RuntimeStats, Snapshot, SnapshotError, Source, Symbols};
 use gotracer::tracee::{LoadBias, Program};
 use gotracer::units::{Pid, RemoteAddr};
@@ -54,6 +55,8 @@ struct Recording {
     globals: Globals,
     image: MemoryImage,
     live: String,
+    /// How many goroutines a pass found unreachable.
+    leaked: usize,
 }
 
 /// Only one test at a time: the allocator counts for all.
@@ -92,11 +95,12 @@ fn record() -> Option<Recording> {
     let memory = LiveMemory::new(&process);
     let recorder = Recorder::new(&memory);
     let live = all_forms(&program, &globals, &recorder).expect("a snapshot");
+    let leaked = prove(&program, &globals, &recorder).expect("a pass");
     let image = recorder.into_image();
     // Ends it: it reads its stdin.
     drop(child.stdin.take());
     child.wait().expect("it ends");
-    Some(Recording { program, globals, image, live })
+    Some(Recording { program, globals, image, live, leaked })
 }
 
 /// Takes a snapshot and writes it in every form there is; gives its text.
@@ -122,10 +126,30 @@ fn all_forms(program: &Program, globals: &Globals, memory: &dyn ReadMemory) -> R
     Ok(String::from_utf8(text).expect("text"))
 }
 
+/// Does a pass; gives how many goroutines are unreachable.
+fn prove(program: &Program, globals: &Globals, memory: &dyn ReadMemory) -> Result<usize, ProofError> {
+    let (binary, layout) = (&*program.binary, &*program.layout);
+    let bias = LoadBias::default();
+    let source = Source { memory, binary, layout, globals, reasons: &program.wait_reasons, bias };
+    let cancel = AtomicBool::new(false);
+    let (deadline, least_age) = (Duration::from_secs(10), Duration::ZERO);
+    let mut prover = Prover::new(&source, proof::Options { threads: 2, deadline, least_age, cancel: &cancel })?;
+    prover.pass(&[], None, true)?;
+    Ok(prover.leaks()?.len())
+}
+
+#[test]
+fn a_pass_over_a_recording_proves_what_it_did_live() {
+    let _alone = ALONE.lock();
+    let Some(Recording { program, globals, image, leaked, .. }) = recording() else { return };
+    assert_eq!(prove(program, globals, image).expect("a pass"), *leaked);
+    assert_eq!(*leaked, 20, "each goroutine that has a channel of its own");
+}
+
 #[test]
 fn a_recording_says_what_the_process_said() {
     let _alone = ALONE.lock();
-    let Some(Recording { program, globals, image, live }) = recording() else { return };
+    let Some(Recording { program, globals, image, live, leaked }) = recording() else { return };
     let image = MemoryImage::parse(&image.to_bytes()).expect("its own form");
     let text = all_forms(program, globals, &image).expect("a snapshot");
     assert_eq!(text, *live);
@@ -219,6 +243,20 @@ proptest! {
         PEAK.store(before, Ordering::Relaxed);
         // An error is as good as a snapshot.
         let _ = all_forms(program, globals, &image);
+        let (took, peak) = (began.elapsed(), PEAK.load(Ordering::Relaxed).saturating_sub(before));
+        prop_assert!(took < Duration::from_secs(20), "took {took:?}");
+        prop_assert!(peak < 300 << 20, "{peak} bytes");
+    }
+
+    /// The same for proofs.
+    #[test]
+    fn damaged_memory_does_no_harm_to_a_pass(damages in prop::collection::vec(damage(), 1..40)) {
+        let _alone = ALONE.lock();
+        let Some(Recording { program, globals, image, .. }) = recording() else { return Ok(()) };
+        let image = damaged(image, &damages);
+        let (before, began) = (NOW.load(Ordering::Relaxed), Instant::now());
+        PEAK.store(before, Ordering::Relaxed);
+        let _ = prove(program, globals, &image);
         let (took, peak) = (began.elapsed(), PEAK.load(Ordering::Relaxed).saturating_sub(before));
         prop_assert!(took < Duration::from_secs(20), "took {took:?}");
         prop_assert!(peak < 300 << 20, "{peak} bytes");

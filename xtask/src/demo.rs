@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: on a fresh machine, from nothing to a table of leaked goroutines.
+//! `cargo xtask demo`: on a fresh machine, from nothing to the line that leaks goroutines.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -11,12 +11,56 @@ use crate::workspace::{cargo, execute, on_path, say, target};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// How long to trace
-    #[arg(long = "for", value_name = "DURATION", default_value = "5s")]
+    /// How the server leaks
+    #[arg(long, value_enum, default_value_t = Leak::All)]
+    leak: Leak,
+    /// How long to observe
+    #[arg(long = "for", value_name = "DURATION", default_value = "15s")]
     duration: String,
     /// Requests a second that the server gets
     #[arg(long, default_value_t = 100)]
     load: u32,
+}
+
+/// The ways in which the server can leak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Leak {
+    /// A result that nobody waits for any more
+    Channel,
+    /// A worker that is not told of its request's end
+    Context,
+    /// A ticker that is never stopped
+    Ticker,
+    /// All three
+    All,
+    /// It does not
+    None,
+}
+
+impl Leak {
+    /// As the server's flag calls it.
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Channel => "channel",
+            Self::Context => "context",
+            Self::Ticker => "ticker",
+            Self::All => "all",
+            Self::None => "none",
+        }
+    }
+
+    /// Where it does.
+    fn told(self) -> &'static str {
+        match self {
+            Self::Channel => "the go statement of main.search leaks",
+            Self::Context => "the go statement of main.makeReport leaks",
+            Self::Ticker => "the go statement of main.subscribe leaks",
+            Self::All => {
+                "the go statements of main.search, main.makeReport and main.subscribe leak; that of main.healthy does not"
+            }
+            Self::None => "nothing leaks: what was told is steady",
+        }
+    }
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -25,11 +69,12 @@ pub fn run(args: &Args) -> Result<()> {
     let gotracer = target().join("release/gotracer");
     let server = programs::build_one("leakyserver")?;
 
-    let mut server = Server::start(Command::new(&server).args(["-load", &args.load.to_string()]))?;
+    let mut server =
+        Server::start(Command::new(&server).args(["-load", &args.load.to_string(), "-leak", args.leak.flag()]))?;
     let pid = server.await_ready()?.to_string();
-    say(format!("a server that leaks goroutines runs as process {pid}, unmodified, with {} requests/s", args.load));
+    say(format!("a Go server runs as process {pid}, unmodified, with {} requests/s", args.load));
 
-    let mut trace = if is_root() {
+    let mut leaks = if is_root() {
         Command::new(&gotracer)
     } else if on_path("sudo") {
         let mut sudo = Command::new("sudo");
@@ -38,11 +83,10 @@ pub fn run(args: &Args) -> Result<()> {
     } else {
         bail!("tracing needs root: run `cargo xtask demo` as root");
     };
-    // Each event would be a line; here the table at the end is what counts.
-    trace.args(["trace", "--pid", &pid, "--for", &args.duration, "--output", "/dev/null"]);
-    say(format!("gotracer trace --pid {pid} --for {}", args.duration));
-    execute(&mut trace)?;
-    say("the go statements of main.search, main.makeReport and main.subscribe leak; that of main.healthy does not");
+    leaks.args(["leaks", "--pid", &pid, "--for", &args.duration]);
+    say(format!("gotracer leaks --pid {pid} --for {}", args.duration));
+    execute(&mut leaks)?;
+    say(args.leak.told());
     Ok(())
 }
 

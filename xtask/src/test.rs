@@ -42,7 +42,9 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.no_e2e {
         programs::run(&programs::Args::default())?;
         gccgo_program()?;
+        real_servers()?;
         tmux()?;
+        servers()?;
         execute(cargo().args(["build", "--release", "--package", "gotracer"]))?;
         ok &= end_to_end(args, &mut counts)?;
     }
@@ -88,6 +90,11 @@ fn environment() -> Result<Vec<(&'static str, String)>> {
         ("GOTRACER_PROGRAMS", programs::folder().join(programs::host_goarch()).display().to_string()),
         ("GOTRACER_GO", toolchains::go(newest)?.display().to_string()),
     ];
+    match toolchains::python().and_then(|packages| toolchains::browser().map(|()| packages)) {
+        Ok(packages) => variables.push(("GOTRACER_PYTHON", packages.display().to_string())),
+        Err(error) if in_ci() => return Err(error),
+        Err(error) => say(format!("WARNING: some tests of recordings will be SKIPPED: {error:#}")),
+    }
     if in_ci() {
         variables.push(("CI", "true".into()));
     }
@@ -136,6 +143,24 @@ impl Counts {
     }
 }
 
+/// Servers that the agent is tested beside, and what checks its alert rules and unit.
+fn real_servers() -> Result<()> {
+    let missing: Vec<&str> = [("prometheus", "prometheus"), ("systemd-analyze", "systemd"), ("openssl", "openssl")]
+        .into_iter()
+        .filter_map(|(program, package)| (!on_path(program)).then_some(package))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if let Err(error) = toolchains::install_debian_packages(&missing, "the tests of the agent") {
+        if in_ci() {
+            return Err(error);
+        }
+        say(format!("WARNING: some tests of the agent will be SKIPPED: {error:#}"));
+    }
+    Ok(())
+}
+
 /// A program by another Go compiler, which gotracer must refuse by name.
 fn gccgo_program() -> Result<()> {
     if !on_path("gccgo")
@@ -155,6 +180,19 @@ fn tmux() -> Result<()> {
     if !on_path("tmux")
         && let Err(error) = toolchains::install_debian_packages(&["tmux"], "the tests in a terminal")
     {
+        if in_ci() {
+            return Err(error);
+        }
+        say(format!("WARNING: some tests will be SKIPPED: {error:#}"));
+    }
+    Ok(())
+}
+
+/// Go servers that nobody here wrote, for the tests of what must not be found. Their services are not started: a policy says so
+/// for as long as they are being installed.
+fn servers() -> Result<()> {
+    let packages = ["prometheus", "etcd-server", "caddy", "nats-server"];
+    if let Err(error) = toolchains::install_debian_services(&packages, "the tests with real servers") {
         if in_ci() {
             return Err(error);
         }

@@ -6,12 +6,15 @@
 mod bpf;
 mod debian;
 mod go;
+mod readers;
 
 use anyhow::Result;
 
 pub use bpf::{Bpf, bpf};
 pub use debian::install as install_debian_packages;
+pub use debian::install_unstarted as install_debian_services;
 pub use go::{VERSIONS as GO_VERSIONS, command as go_command, go};
+pub use readers::{browser, python};
 
 use crate::workspace::say;
 
@@ -35,6 +38,8 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.no_ebpf {
         println!("ebpf: {}", bpf()?);
     }
+    println!("readers of recordings: {}", python()?.display());
+    browser()?;
     say("all toolchains are there");
     Ok(())
 }

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -56,10 +57,21 @@ func waiter() chan int {
 		<-c
 		report.Fail("woken")
 	}()
-	for runtime.NumGoroutine() < 4 {
+	for !waits() {
 		runtime.Gosched()
 	}
 	return c
+}
+
+// waits says whether the waiter is parked, by the runtime's own traceback.
+func waits() bool {
+	buffer := make([]byte, 64<<10)
+	for _, block := range strings.Split(string(buffer[:runtime.Stack(buffer, true)]), "\n\n") {
+		if strings.Contains(block, "main.waiter.func1") && strings.Contains(block, "[chan receive") {
+			return true
+		}
+	}
+	return false
 }
 
 // slots moves the reference between two far ends of a heap of many objects.

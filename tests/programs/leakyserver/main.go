@@ -14,12 +14,21 @@ import (
 )
 
 var (
+	leak     = flag.String("leak", "all", "how it leaks: channel, context, ticker, all, none")
 	load     = flag.Int("load", 20, "requests a second that it sends to itself, spread over its pages; 0: none")
 	duration = flag.Duration("for", 0, "how long it runs; 0: until it is stopped")
 )
 
+// leaks says whether this is a way in which it leaks; otherwise it does the same as it should be done.
+func leaks(how string) bool { return *leak == how || *leak == "all" }
+
 func main() {
 	flag.Parse()
+	switch *leak {
+	case "channel", "context", "ticker", "all", "none":
+	default:
+		log.Fatalf("no -leak %q; there are channel, context, ticker, all and none", *leak)
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		log.Fatal(err)
@@ -45,6 +54,9 @@ func main() {
 // search gives up waiting before the query is through, and then nobody receives the result.
 func search(w http.ResponseWriter, _ *http.Request) {
 	result := make(chan string)
+	if !leaks("channel") {
+		result = make(chan string, 1)
+	}
 	go query(result)
 	select {
 	case found := <-result:
@@ -63,7 +75,9 @@ func query(result chan<- string) {
 func makeReport(w http.ResponseWriter, _ *http.Request) {
 	lines := make(chan string)
 	ctx, cancel := context.WithCancel(context.Background())
-	_ = cancel
+	if !leaks("context") {
+		defer cancel()
+	}
 	go writeLines(ctx, lines)
 	io.WriteString(w, <-lines)
 }
@@ -80,13 +94,22 @@ func writeLines(ctx context.Context, lines chan<- string) {
 
 // subscribe starts a poller that outlives its subscriber.
 func subscribe(w http.ResponseWriter, _ *http.Request) {
-	ticker := time.NewTicker(time.Second)
-	go pollForNews(ticker)
+	ticker, gone := time.NewTicker(time.Second), make(chan bool)
+	if !leaks("ticker") {
+		defer close(gone)
+	}
+	go pollForNews(ticker, gone)
 	io.WriteString(w, "subscribed\n")
 }
 
-func pollForNews(ticker *time.Ticker) {
-	for range ticker.C {
+func pollForNews(ticker *time.Ticker, gone <-chan bool) {
+	for {
+		select {
+		case <-ticker.C:
+		case <-gone:
+			ticker.Stop()
+			return
+		}
 	}
 }
 

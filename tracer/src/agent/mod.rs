@@ -12,11 +12,13 @@
 //! - [`state`] is all of it, on one thread; what takes long (reading files and memory, attaching) is done elsewhere;
 //! - what fails for one process is noted in the [`registry`] with its reason and touches no other.
 
+pub mod budget;
 pub mod circuit_breaker;
 pub mod config;
 pub mod container;
 pub mod discovery;
 pub mod evidence;
+mod export;
 pub mod flight_recorder;
 pub mod http;
 pub mod kernel;

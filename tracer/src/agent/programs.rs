@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use tokio::sync::OnceCell;
 
+use super::budget::{Governor, Level};
 use super::discovery::FileKey;
 use super::kernel::Kernel;
 use crate::binary::BinaryError;
+use crate::probes::catalogue::Event;
 use crate::probes::{FileProbes, Verdict};
 use crate::session;
 use crate::tracee::{Program, TraceeError};
@@ -45,10 +47,20 @@ pub struct GoProgram {
 #[derive(Default)]
 pub struct Slot {
     known: OnceCell<Known>,
-    probes: tokio::sync::Mutex<Option<Rc<FileProbes>>>,
+    probes: tokio::sync::Mutex<Attached>,
+    governor: std::cell::RefCell<Governor>,
     /// When its last process ended; `None` while there are some.
     idle_since: std::cell::Cell<Option<Instant>>,
     users: std::cell::Cell<usize>,
+}
+
+/// What is attached to a file.
+#[derive(Default)]
+struct Attached {
+    /// Births and ends.
+    lives: Option<FileProbes>,
+    /// What goroutines do in between.
+    states: Option<FileProbes>,
 }
 
 /// A process's share in the probes of its file.
@@ -83,6 +95,12 @@ impl Programs {
         Rc::clone(self.slots.entry(key).or_default())
     }
 
+    /// The place of a file that was met before.
+    #[must_use]
+    pub fn find(&self, key: FileKey) -> Option<Rc<Slot>> {
+        self.slots.get(&key).map(Rc::clone)
+    }
+
     /// Takes the probes out of files that nobody has run for `keep`, and forgets what was read of them.
     pub fn tidy(&mut self, keep: Duration, kernel: &Kernel) {
         self.slots.retain(|_, slot| {
@@ -91,10 +109,8 @@ impl Programs {
                 return true;
             }
             // Nobody else has the slot, so nobody holds the lock.
-            if let Some(probes) = slot.probes.try_lock().ok().and_then(|mut probes| probes.take())
-                && let Ok(probes) = Rc::try_unwrap(probes)
-            {
-                kernel.detach(probes);
+            if let Ok(mut attached) = slot.probes.try_lock() {
+                [attached.lives.take(), attached.states.take()].into_iter().flatten().for_each(|p| kernel.detach(p));
             }
             false
         });
@@ -109,7 +125,46 @@ impl Programs {
 
 impl Slot {
     fn is_probed(&self) -> bool {
-        self.probes.try_lock().is_ok_and(|probes| probes.is_some())
+        self.probes.try_lock().is_ok_and(|attached| attached.lives.is_some() || attached.states.is_some())
+    }
+
+    /// What is attached, or is to be.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.governor.borrow().level()
+    }
+
+    /// Takes what watching its processes cost, as a share of what it may; gives the new level if it changes.
+    pub fn govern(&self, of_budget: f64, now: Instant) -> Option<Level> {
+        self.governor.borrow_mut().take(of_budget, now)
+    }
+
+    /// Attaches and detaches until what is attached is what the level says.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub async fn settle(&self, go: &GoProgram, kernel: &Kernel) -> Result<(), super::kernel::KernelError> {
+        let mut attached = self.probes.lock().await;
+        let level = self.level();
+        if level < Level::Events {
+            attached.states.take().into_iter().for_each(|probes| kernel.detach(probes));
+        }
+        if level < Level::Lifecycle {
+            attached.lives.take().into_iter().for_each(|probes| kernel.detach(probes));
+        }
+        let attach = async |wanted: fn(Event) -> bool| {
+            let placements = go.verdicts.iter().filter_map(Verdict::placement);
+            let placements = placements.filter(|placement| wanted(placement.event)).cloned().collect();
+            kernel.attach(go.program.exe.clone(), go.program.name.clone(), placements).await
+        };
+        if level >= Level::Lifecycle && attached.lives.is_none() {
+            attached.lives = Some(attach(|event| matches!(event, Event::Created | Event::Exited)).await?);
+        }
+        if level >= Level::Events && attached.states.is_none() {
+            attached.states = Some(attach(|event| matches!(event, Event::Blocked | Event::Running)).await?);
+        }
+        Ok(())
     }
 
     /// What the file is, if it was read before.
@@ -139,12 +194,7 @@ impl Slot {
         self.users.set(self.users.get() + 1);
         self.idle_since.set(None);
         let in_use = Use { slot: Rc::clone(self) };
-        let mut probes = self.probes.lock().await;
-        if probes.is_none() {
-            let placements = go.verdicts.iter().filter_map(Verdict::placement).cloned().collect();
-            let attached = kernel.attach(go.program.exe.clone(), go.program.name.clone(), placements).await?;
-            *probes = Some(Rc::new(attached));
-        }
+        self.settle(go, kernel).await?;
         Ok(in_use)
     }
 }

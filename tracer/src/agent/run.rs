@@ -14,7 +14,7 @@ use super::config::{Config, ConfigError};
 use super::http::{self, HttpError};
 use super::kernel::Kernel;
 use super::state::{self, Shared, State, TICK};
-use super::{circuit_breaker, evidence};
+use super::{circuit_breaker, evidence, export};
 use super::{systemd, take_on};
 use crate::events::{EventStream, StreamError};
 use crate::probes::calibration::calibrate;
@@ -101,6 +101,7 @@ async fn serve(
     let address = listener.address();
     listener.serve(&shared);
     ready(address);
+    export::start(&shared);
     systemd::notify("READY=1");
     let watchdog = systemd::watchdog();
     let mut told = Instant::now();
@@ -145,6 +146,7 @@ async fn serve(
                 state.sample(stream.released(), now)
             };
             if sampled {
+                state::keep_budget(&shared, now);
                 circuit_breaker::evaluate(&shared, stream.released(), now);
             }
             say(&shared, &mut lines);
@@ -171,6 +173,7 @@ fn say(shared: &Shared, lines: &mut dyn Write) {
         }
         (std::mem::take(&mut state.notices), state.config.log.file.clone())
     };
+    export::keep(shared, &notices);
     let mut text = Vec::new();
     for notice in &notices {
         if serde_json::to_writer(&mut text, notice).is_ok() {

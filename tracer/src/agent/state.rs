@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use tokio::sync::Semaphore;
 
+use super::budget::Level;
 use super::circuit_breaker::Breaker;
 use super::config::Config;
 use super::container::{Container, PodNames};
+use super::discovery::FileKey;
 use super::kernel::Kernel;
 use super::notice::Notice;
-use super::programs::Programs;
+use super::programs::{Known, Programs, Slot};
 use super::registry::Registry;
 use super::watch::{Watch, read_kernel};
 use super::{reading, take_on};
@@ -62,6 +64,8 @@ pub struct State {
     pub fullest: f64,
     /// Processes watched since the start.
     pub watched_total: u64,
+    /// Notices that the collector has not got yet.
+    pub unsent: Vec<crate::output::otlp::Log>,
     /// Up to when all events are in the tables.
     pub released: MonotonicNs,
     events: u64,
@@ -91,6 +95,7 @@ impl State {
             errors: BTreeMap::new(),
             fullest: 0.0,
             watched_total: 0,
+            unsent: Vec::new(),
             released: MonotonicNs(0),
             events: 0,
             lost: BTreeMap::new(),
@@ -179,6 +184,39 @@ impl State {
         true
     }
 
+    /// Keeps each file's processes, and all together, within what they may cost. Returns those files whose level changes.
+    pub fn govern(&mut self, now: Instant) -> Vec<(Rc<Slot>, FileKey)> {
+        let budget = &self.config.budget;
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+        let host: f64 = self.watches.values().map(Watch::overhead_cpus).sum::<f64>() / cpus;
+        let of_host = host * 100.0 / budget.host_percent;
+        // By file: the dearest process's share, and what all of them take of the CPUs.
+        let mut files: HashMap<FileKey, (f64, f64)> = HashMap::new();
+        for watch in self.watches.values() {
+            let (share, cpus) = files.entry(watch.key()).or_default();
+            *share = share.max(watch.overhead() * 100.0 / budget.process_percent);
+            *cpus += watch.overhead_cpus();
+        }
+        let dearest = files.iter().max_by(|a, b| a.1.1.total_cmp(&b.1.1)).map(|(key, _)| *key);
+        let mut changed = Vec::new();
+        for (key, (share, _)) in files {
+            let Some(slot) = self.programs.find(key) else { continue };
+            // Over the host's budget the dearest falls first; none rises while that is used up by half.
+            let of_budget = if Some(key) == dearest { share.max(of_host) } else { share };
+            if of_host > 0.5 && of_budget <= 1.0 && slot.level() < Level::Events {
+                continue;
+            }
+            if let Some(level) = slot.govern(of_budget, now) {
+                for watch in self.watches.values_mut().filter(|watch| watch.key() == key) {
+                    log::warn!("process {} ({}): {} from now on", watch.pid(), watch.identity.process, level.name());
+                    watch.set_level(level);
+                }
+                changed.push((slot, key));
+            }
+        }
+        changed
+    }
+
     /// Gives each process its share of the flight recorder's memory: those with many events the same.
     fn share_flight_recorder(&mut self, released: MonotonicNs) {
         let (memory, keep) = (self.config.flight_recorder.memory.0 as usize, self.config.flight_recorder.keep.0);
@@ -265,6 +303,22 @@ pub fn advance(shared: &Shared, released: MonotonicNs) {
                 *state.errors.entry("reading_memory").or_default() += 1;
             }
         }
+    }
+}
+
+/// Brings what is attached in line with the budget.
+pub fn keep_budget(shared: &Shared, now: Instant) {
+    let changed = shared.borrow_mut().govern(now);
+    for (slot, _) in changed {
+        let shared = Rc::clone(shared);
+        tokio::task::spawn_local(async move {
+            let Some(Known::Go(go)) = slot.known().cloned() else { return };
+            let kernel = Rc::clone(&shared.borrow().kernel);
+            if let Err(error) = slot.settle(&go, &kernel).await {
+                log::warn!("{}: {error}", go.program.name);
+                shared.borrow_mut().count_error("attaching");
+            }
+        });
     }
 }
 

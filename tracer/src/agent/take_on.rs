@@ -120,8 +120,9 @@ async fn attach(
         }
         // Before its first event comes.
         let looks = state.config.metrics.snapshot_interval.0;
-        let mut watch = Watch::new(tracee, Arc::clone(go), traits.clone(), container, in_use, looks);
+        let mut watch = Watch::new(tracee, Arc::clone(go), traits.clone(), container, in_use, looks, key);
         watch.name_pod(&mut state.pods);
+        watch.set_level(slot.level());
         let recorder = &state.config.flight_recorder;
         watch.recorder().limit(recorder.memory.0 as usize, recorder.keep.0);
         state.watches.insert(pid, watch);

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::budget::Level;
 use super::config::{Figure, Metrics};
 use super::container::{Container, PodNames};
-use super::discovery::ticks_per_second;
+use super::discovery::{FileKey, ticks_per_second};
 use super::flight_recorder::FlightRecorder;
 use super::notice::Notice;
 use super::programs::{GoProgram, Use};
@@ -47,6 +48,7 @@ pub struct Watch {
     /// Where it runs.
     pub container: Container,
     go: Arc<GoProgram>,
+    key: FileKey,
     table: GoroutineTable,
     names: TraceeNames,
     seeding: Seeding,
@@ -66,6 +68,8 @@ pub struct Watch {
     told: Vec<Finding>,
     events: u64,
     overhead: Overhead,
+    since_unix_ms: u64,
+    level: Level,
     series: VecDeque<Point>,
     recorder: FlightRecorder,
     /// Ends the task that waits for the process's end.
@@ -142,6 +146,7 @@ impl Watch {
         container: Container,
         in_use: Use,
         looks: Duration,
+        key: FileKey,
     ) -> Self {
         let names = TraceeNames::new(tracee.program().clone(), tracee.bias());
         let pid = tracee.process().pid();
@@ -163,6 +168,7 @@ impl Watch {
             traits,
             container,
             go,
+            key,
             table: GoroutineTable::with_limits(pid, LIMITS),
             names,
             seeding: Seeding::rest(),
@@ -178,6 +184,8 @@ impl Watch {
             told: Vec::new(),
             events: 0,
             overhead: Overhead::default(),
+            since_unix_ms: unix_ms(),
+            level: Level::Events,
             series: VecDeque::new(),
             recorder: FlightRecorder::new(pid, program, tracee.bias()),
             exit: None,
@@ -281,6 +289,9 @@ impl Watch {
             self.analysis.observe(&look.sample);
             self.stack_bytes = Some(look.snapshot.goroutines.iter().map(|g| g.stack_size()).sum());
             self.runtime = Some(look.runtime.clone());
+            if self.level != Level::Events && !self.seeding.is_under_way() {
+                self.seeding = Seeding::begin(&mut self.table);
+            }
             look
         }))
     }
@@ -346,7 +357,8 @@ impl Watch {
             let used = counts.cpu_seconds - before.cpu_seconds;
             self.overhead.cpus = cost / seconds;
             // The kernel counts in hundredths of a second: below one, nothing can be said of a share.
-            self.overhead.share = if used > 0.0 { (cost / used).min(1.0) } else { 0.0 };
+            // What the probes cost is in what it used.
+            self.overhead.share = if used > cost { cost / (used - cost) } else { f64::from(u8::from(used > 0.0)) };
         }
         self.note_point();
         // What the older goroutines are is not growth.
@@ -423,6 +435,31 @@ impl Watch {
         self.recorder.note_readings(&self.table, &mut self.names, released);
     }
 
+    /// Its cost in the last sample, as a share of its CPU time; 0 where that is too little to say.
+    #[must_use]
+    pub fn overhead(&self) -> f64 {
+        self.overhead.share
+    }
+
+    /// What its file has attached from now on. States that no event tells any more come from readings.
+    pub fn set_level(&mut self, level: Level) {
+        self.level = level;
+        self.read_again();
+    }
+
+    /// Has the goroutines read anew, where events do not tell all.
+    fn read_again(&mut self) {
+        if !self.seeding.is_under_way() {
+            self.seeding = Seeding::begin(&mut self.table);
+        }
+    }
+
+    /// The file that it runs, by its place among the programs.
+    #[must_use]
+    pub fn key(&self) -> FileKey {
+        self.key
+    }
+
     /// CPU seconds a second that the probes cost it; estimated.
     #[must_use]
     pub fn overhead_cpus(&self) -> f64 {
@@ -459,6 +496,8 @@ impl Watch {
         let totals = self.table.totals();
         ProcessMetrics {
             identity: Arc::clone(&self.identity),
+            since_unix_ns: self.since_unix_ms * 1_000_000,
+            detail: self.level.name(),
             goroutines: live.runnable + live.running + live.blocked,
             system_goroutines: live.system,
             runnable: live.runnable,

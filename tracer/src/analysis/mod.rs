@@ -6,6 +6,7 @@
 //!
 //! The word *leaked* is not used here: nothing that is seen in figures proves it. Findings are *suspected*, with a score.
 
+mod diff;
 mod finding;
 mod history;
 mod memory;
@@ -20,6 +21,7 @@ mod words;
 
 use serde::Serialize;
 
+pub use diff::{Diff, SiteDiff, diff};
 pub use finding::{Evidence, Finding, Kind, Severity};
 pub use sample::{Ages, Block, FrameName, MemorySample, PLACES, Place, Sample, SiteKey, SiteSample, WaitFacts};
 pub use state::Analysis;

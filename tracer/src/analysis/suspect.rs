@@ -159,8 +159,8 @@ fn kind_of<'a>(site: &SiteSample, place: &'a Place, growing: bool) -> Option<Jud
             let referred = share(waits.counterpart, waits.of) > MOST;
             if place.block == Block::Select && share(waits.done, waits.of) > MOST && orphans {
                 (Kind::Context, weight::ORPHAN)
-            } else if own {
-                (Kind::Channel, if referred { weight::REFERRED } else { weight::ALONE })
+            } else if own || waits.of == 0 {
+                (Kind::Channel, if referred || waits.of == 0 { weight::REFERRED } else { weight::ALONE })
             } else if orphans {
                 (Kind::Context, weight::ORPHAN)
             } else {

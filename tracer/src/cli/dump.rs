@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use regex::Regex;
 
+use super::proving::{PassArguments, passes};
 use super::{Failure, dump_for, parse_duration, sink};
 use crate::go_runtime::Globals;
 use crate::output::dump::{DumpFilter, Meta, View, groups, write_groups, write_json, write_sites, write_text};
@@ -35,6 +36,7 @@ Examples:
   gotracer dump --pid 1234 --pprof goroutines.pb.gz   then: go tool pprof -http=: goroutines.pb.gz
   gotracer dump --pid 1234 --folded | flamegraph.pl > goroutines.svg
   gotracer dump --pid 1234 --for 10s --older-than 2s  what has not come back in the last ten seconds
+  gotracer dump --pid 1234 --prove --state leaked     those that nothing can wake any more
   gotracer dump --core core.1234 --exe ./server       of a process that is dead")]
 pub(super) struct DumpArguments {
     /// The process
@@ -57,6 +59,9 @@ pub(super) struct DumpArguments {
     /// Print the arguments of calls as (...): equal stacks are equal text then
     #[arg(long)]
     no_args: bool,
+    /// Prove first which goroutines are leaked (docs/proof.md), and mark them as Go does: `(leaked)`
+    #[arg(long, conflicts_with_all = ["core", "duration"])]
+    prove: bool,
     /// Print to this file instead of stdout
     #[arg(short, long, value_name = "FILE", conflicts_with = "pprof")]
     output: Option<PathBuf>,
@@ -130,7 +135,10 @@ pub(super) fn dump(arguments: &DumpArguments) -> Result<ExitCode, Failure> {
     };
     let Some(bias) = tracee.bias() else { return Err("where the program is loaded is not known".into()) };
     let memory = LiveMemory::new(tracee.process());
-    let taken = take(arguments, &memory, tracee.program(), bias)?;
+    let proven = if arguments.prove { passes(&tracee, &PassArguments::default(), true)?.leaks } else { Vec::new() };
+    let mut taken = take(arguments, &memory, tracee.program(), bias)?;
+    let leaked = proven.iter().filter(|leak| leak.verdict.is_proven()).map(|leak| (leak.goid, leak.address));
+    taken.snapshot.mark_leaked(leaked);
     let taken = match session {
         None => taken,
         Some(session) => Taken { snapshot: session.refine(taken.snapshot)?, ..taken },

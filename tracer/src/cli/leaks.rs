@@ -1,24 +1,28 @@
 //! `gotracer leaks`: which `go` statement leaks, and how long memory lasts.
 
-use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{BufReader, IsTerminal, Read};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use hashbrown::HashMap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::thresholds::ThresholdArguments;
 use super::{Failure, live, parse_duration, sink};
-use crate::analysis::{Analysis, Verdict};
+use crate::analysis::{Analysis, Sample, SiteKey, Thresholds, Verdict};
 use crate::output::leaks::{Report, Subject, write_text};
 use crate::probes::Detail;
 use crate::process::Process;
+use crate::recording::Source as _;
+use crate::recording::replay::State;
 use crate::session::{Options, Progress, Session};
 use crate::tracee::Tracee;
-use crate::units::Pid;
-use crate::watch::{Watch, WatchError};
+use crate::units::{Goid, Pid};
+use crate::watch::{DumpFile, Sampler, Watch, WatchError};
 
 /// Find the go statement that leaks goroutines, with evidence, and say how long memory lasts
 #[derive(Args)]
@@ -73,7 +77,7 @@ pub(super) fn leaks(arguments: &LeaksArguments) -> Result<ExitCode, Failure> {
     // Opened first: a file that cannot be written is not worth a look at the process.
     let mut out = sink(arguments.output.as_ref())?;
     let observed = match &arguments.file {
-        Some(_) => return Err("files are not read yet".into()),
+        Some(file) => of_file(file, arguments.thresholds.thresholds())?,
         None => live::runtime()?.block_on(observe(arguments, Pid(arguments.pid.unwrap_or_default())))?,
     };
     let report = Report::of(&observed.analysis, &observed.subject, observed.lost);
@@ -85,6 +89,68 @@ pub(super) fn leaks(arguments: &LeaksArguments) -> Result<ExitCode, Failure> {
     }
     out.flush()?;
     Ok(exit_code(arguments.fail, &report))
+}
+
+/// What a file holds.
+pub(super) struct Material {
+    pub(super) pid: Option<u32>,
+    pub(super) subject: Subject,
+    /// The last sample.
+    pub(super) last: Sample,
+    /// Of a dump, each goroutine's site.
+    pub(super) sites_of: Option<HashMap<Goid, SiteKey>>,
+}
+
+fn of_file(path: &Path, thresholds: Thresholds) -> Result<Observed, Failure> {
+    let mut analysis = Analysis::new(thresholds);
+    let material = open(path, |sample| analysis.observe(sample))?;
+    Ok(Observed { analysis, subject: material.subject, lost: material.last.lost })
+}
+
+/// Reads a recording or a dump, and hands each sample of it to `each`.
+pub(super) fn open(path: &Path, mut each: impl FnMut(&Sample)) -> Result<Material, Failure> {
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let name = path.display().to_string();
+    if is_dump(path)? {
+        let file = File::open(path).map_err(|error| named(&error))?;
+        let dump = DumpFile::read(BufReader::new(file)).map_err(|error| named(&error))?;
+        if let Some(why) = &dump.incomplete {
+            eprintln!("{}", named(&format!("an incomplete dump: {why}")));
+        }
+        each(&dump.sample);
+        let go_version = Some(dump.go_version).filter(|version| !version.is_empty());
+        let subject = Subject { pid: None, name, go_version, by: "dump", ended: None };
+        let subject = Subject { name: if dump.exe.is_empty() { subject.name } else { dump.exe }, ..subject };
+        return Ok(Material { pid: dump.pid, subject, last: dump.sample, sites_of: Some(dump.sites_of) });
+    }
+    let mut source = super::convert::open(path)?;
+    let mut state = State::new(source.header());
+    let mut last = Sample::default();
+    let mut sampler = Sampler::new(|sample: Sample| {
+        each(&sample);
+        last = sample;
+    });
+    while let Some(item) = source.next().map_err(|error| named(&error))? {
+        state.take(&item, &mut sampler);
+    }
+    sampler.finish(&mut state);
+    drop(sampler);
+    let ended =
+        (!state.is_whole()).then(|| "the recording is damaged or was cut off: up to there it is right".to_owned());
+    let program = state.names.last().program();
+    let go_version = Some(program.go_version.clone()).filter(|version| !version.is_empty());
+    let subject = Subject { pid: None, name, go_version, by: "recording", ended };
+    Ok(Material { pid: None, subject, last, sites_of: None })
+}
+
+/// Whether the file is one JSON object with goroutines: of a recording in JSON the first object is its header, on a line.
+fn is_dump(path: &Path) -> Result<bool, Failure> {
+    let file = File::open(path).map_err(|error| format!("cannot open {}: {error}", path.display()))?;
+    let mut head = Vec::new();
+    let read = file.take(1 << 16).read_to_end(&mut head);
+    read.map_err(|error| format!("{}: {error}", path.display()))?;
+    let head = String::from_utf8_lossy(&head);
+    Ok(head.starts_with('{') && head.contains("\"taken_to_ns\"") && head.contains("\"goroutines\""))
 }
 
 /// A script that asks with `--fail` must not take "could not tell" for "nothing there".

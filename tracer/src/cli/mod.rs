@@ -4,6 +4,7 @@
 
 mod agent;
 mod convert;
+mod diff;
 mod doctor;
 mod dump;
 mod dump_for;
@@ -11,6 +12,7 @@ mod leaks;
 mod live;
 mod logger;
 mod prove;
+mod proving;
 mod record;
 mod report;
 mod run;
@@ -51,6 +53,7 @@ enum Command {
     Convert(convert::ConvertArguments),
     Top(top::TopArguments),
     Leaks(leaks::LeaksArguments),
+    Diff(diff::DiffArguments),
     Prove(prove::ProveArguments),
     Doctor(doctor::DoctorArguments),
     Agent(agent::AgentArguments),
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Convert(arguments) => convert::convert(&arguments),
         Command::Top(arguments) => top::top(&arguments),
         Command::Leaks(arguments) => leaks::leaks(&arguments),
+        Command::Diff(arguments) => diff::diff_files(&arguments),
         Command::Prove(arguments) => prove::prove(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Agent(arguments) => agent::agent(arguments),

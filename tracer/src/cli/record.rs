@@ -138,6 +138,7 @@ async fn follow(mut session: Session, recorder: Recorder, arguments: &RecordArgu
                 if session.is_seeded() {
                     session.read_soon();
                 }
+                recorder.stay_in_file();
                 ending = Some(Ending { until: Instant::now() + LAST_READING });
             }
             Some(ending) if Instant::now() >= ending.until => break None,

@@ -17,18 +17,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::live::runtime;
+use super::live::{CostArguments, runtime};
 use super::{Failure, logger, parse_duration, sink};
 use crate::analysis::{Analysis, Thresholds};
 use crate::events::{Event, now};
-use crate::governor::Budget;
 use crate::output::tui::{
     Action, Column, Diagnosis, Effect, Facts, GroupBy, Look as Appearance, Price, Reading, State, action, draw, json,
     text,
 };
-use crate::probes::Detail;
 use crate::process::Process;
-use crate::session::{End, Options, Progress, Session};
+use crate::session::{End, Progress, Session};
 use crate::snapshot::Symbols;
 use crate::units::{MonotonicNs, Pid};
 use crate::watch::{Look, Watch};
@@ -74,12 +72,8 @@ pub(super) struct TopArguments {
     /// Leave the mouse to the terminal
     #[arg(long)]
     no_mouse: bool,
-    /// How much to be told of each goroutine
-    #[arg(long, value_name = "DETAIL", value_enum, default_value_t)]
-    detail: Detail,
-    /// Give up detail to keep what tracing costs the process below this share of its CPU time, such as 1%
-    #[arg(long, value_name = "SHARE")]
-    max_overhead: Option<Budget>,
+    #[command(flatten)]
+    cost: CostArguments,
 }
 
 /// The columns of `--sort`.
@@ -141,11 +135,17 @@ pub(super) fn top(arguments: &TopArguments) -> Result<ExitCode, Failure> {
     if !arguments.once && !std::io::stdout().is_terminal() {
         return Err("stdout is no terminal; --once prints one picture to a file or pipe".into());
     }
+    if !arguments.once && std::env::var("TERM").is_ok_and(|term| term == "dumb") {
+        return Err("this terminal (TERM=dumb) cannot show a picture that moves; --once prints one".into());
+    }
     let process = Process::open(Pid(arguments.pid))?;
-    let done = runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let done = runtime.block_on(async {
         let follower = Follower::begin(process, arguments)?;
         if arguments.once { once(follower, arguments).await } else { watch(follower, arguments).await }
     });
+    // A thread that still reads the process's memory is not worth waiting for.
+    runtime.shutdown_background();
     // Warnings of while the picture was there.
     logger::release();
     done
@@ -193,8 +193,7 @@ enum News {
 
 impl Follower {
     fn begin(process: Process, arguments: &TopArguments) -> Result<Self, Failure> {
-        let options = Options { detail: arguments.detail, budget: arguments.max_overhead };
-        let session = Session::attach_with(process, options)?;
+        let session = Session::attach_with(process, arguments.cost.options())?;
         let mut state = State::new(facts(&session), (80, 24), arguments.interval);
         state.arrange(arguments.group, Some(arguments.sort.column()), arguments.filter.as_deref());
         let mut follower = Self {

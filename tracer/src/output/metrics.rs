@@ -99,6 +99,10 @@ pub struct Forecast {
 pub struct ProcessMetrics {
     /// What it is known by.
     pub identity: Arc<Identity>,
+    /// Since when it is watched, in nanoseconds since 1970.
+    pub since_unix_ns: u64,
+    /// What is attached to it: `events`, `lifecycle` or `snapshots`.
+    pub detail: &'static str,
     /// The program's own goroutines: what `runtime.NumGoroutine` says.
     pub goroutines: u64,
     /// The runtime's own.

@@ -350,6 +350,11 @@ fn states(processes: &[ProcessMetrics], all: &mut Vec<Family>) {
         "The program's goroutines by state; running includes system calls and preempted ones.",
         processes.iter().flat_map(by_state).collect(),
     ));
+    all.push(gauge(
+        "gotracer_detail",
+        "1, with what is attached to the process: events, lifecycle (births and ends) or snapshots (nothing).",
+        processes.iter().map(|p| row(p, vec![("detail", p.detail.into())], Value::Gauge(1.0))).collect(),
+    ));
     let reasons = || processes.iter().flat_map(|p| p.blocks.iter().map(move |block| (p, block)));
     all.push(gauge(
         "gotracer_goroutines_blocked",

@@ -23,7 +23,7 @@ pub enum ProcessError {
         process: Pid,
     },
     /// It has exited and waits for its parent.
-    #[error("process {pid} has exited already; only its parent's wait is missing")]
+    #[error("process {pid} has exited already")]
     Zombie {
         /// The PID.
         pid: Pid,
@@ -61,10 +61,11 @@ impl ProcessError {
 
     pub(super) fn exe(pid: Pid, source: io::Error) -> Self {
         let path = format!("/proc/{pid}/exe");
-        // The link of a kernel thread is there but leads nowhere; that of a process that is gone is not there.
-        if source.raw_os_error() == Some(libc::ENOENT) && std::fs::exists(format!("/proc/{pid}/stat")).unwrap_or(false)
+        // The link of a kernel thread leads nowhere; so does that of a process that has just exited.
+        if source.raw_os_error() == Some(libc::ENOENT)
+            && let Ok(stat) = super::Stat::read(pid)
         {
-            return Self::KernelThread { pid };
+            return if stat.kernel_thread { Self::KernelThread { pid } } else { Self::Zombie { pid } };
         }
         Self::read(pid, path, source)
     }

@@ -187,11 +187,12 @@ impl Process {
 /// The fields of /proc/PID/stat that we need.
 struct Stat {
     state: char,
+    kernel_thread: bool,
     start_ticks: u64,
 }
 
 impl Stat {
-    fn read(pid: Pid) -> Result<Self, ProcessError> {
+    pub(super) fn read(pid: Pid) -> Result<Self, ProcessError> {
         let path = format!("/proc/{pid}/stat");
         let text = std::fs::read(&path).map_err(|e| ProcessError::read(pid, path.clone(), e))?;
         Self::parse(&text).ok_or_else(|| {
@@ -205,9 +206,12 @@ impl Stat {
         let text = std::str::from_utf8(text.get(behind_name..)?).ok()?;
         let mut fields = text.split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
-        // The state is field 3, the start time field 22.
-        let start_ticks = fields.nth(22 - 4)?.parse().ok()?;
-        Some(Self { state, start_ticks })
+        /// `PF_KTHREAD`: <https://github.com/torvalds/linux/blob/v6.18/include/linux/sched.h#L1782>.
+        const KERNEL_THREAD: u64 = 0x20_0000;
+        // The state is field 3, the flags field 9, the start time field 22.
+        let flags: u64 = fields.nth(9 - 4)?.parse().ok()?;
+        let start_ticks = fields.nth(22 - 10)?.parse().ok()?;
+        Some(Self { state, kernel_thread: flags & KERNEL_THREAD != 0, start_ticks })
     }
 }
 
@@ -219,7 +223,10 @@ mod tests {
     fn stat_of_a_process_whose_name_is_hostile() {
         let text = b"42 (a) S 1) R 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 9 0 777 10 11";
         let stat = Stat::parse(text).expect("parses");
-        assert_eq!((stat.state, stat.start_ticks), ('R', 777));
+        assert_eq!((stat.state, stat.kernel_thread, stat.start_ticks), ('R', false, 777));
+        let text = b"2 (kthreadd) S 0 0 0 0 -1 2129984 1 2 3 4 5 6 7 8 20 0 9 0 778 10 11";
+        let stat = Stat::parse(text).expect("parses");
+        assert_eq!((stat.state, stat.kernel_thread, stat.start_ticks), ('S', true, 778));
     }
 
     #[test]

@@ -27,6 +27,8 @@ const ARENA_PAGES: usize = 1 << (ARENA_SHIFT - PAGE_SHIFT);
 const ADDRESS_LIMIT: u64 = 1 << 48;
 /// Spans believed: a heap of a terabyte of the smallest.
 const SPAN_LIMIT: usize = 1 << 27;
+/// Objects of one span believed: 1,024 of the smallest are in a page.
+const COUNT_LIMIT: u64 = 1 << 14;
 /// Objects believed: their bits take a gigabyte.
 const OBJECT_LIMIT: u64 = 1 << 32;
 /// Arenas with a table of pages believed, 2 TiB; larger objects need none.
@@ -393,6 +395,32 @@ impl Heap {
         sum
     }
 
+    /// A copy of all marks.
+    pub(super) fn snapshot(&self) -> Vec<u64> {
+        self.marks.iter().map(|word| word.load(Ordering::Relaxed)).collect()
+    }
+
+    /// The objects, by span, that are marked in `after` and were not in `before`.
+    pub(super) fn added<'h>(
+        &'h self,
+        before: &'h [u64],
+        after: &'h [u64],
+    ) -> impl Iterator<Item = (&'h Span, Vec<u32>)> + 'h {
+        self.spans.iter().filter_map(|span| {
+            let mut objects = Vec::new();
+            for i in 0..span.bit_words() {
+                let word = span.first_bit_word + i;
+                let (old, new) = (before.get(word).copied().unwrap_or_default(), after.get(word).copied());
+                let mut bits = new.unwrap_or_default() & !old;
+                while bits != 0 {
+                    objects.push(i as u32 * 64 + bits.trailing_zeros());
+                    bits &= bits - 1;
+                }
+            }
+            (!objects.is_empty()).then_some((span, objects))
+        })
+    }
+
     /// Marks that the object at `address` is to be treated by itself.
     pub(super) fn set_special(&mut self, address: u64) {
         if let Some(object) = self.object(address)
@@ -516,7 +544,8 @@ fn parse(bytes: &[u8], layout: &MspanLayout, rules: Rules) -> Option<Span> {
         return Some(span);
     }
     let (elem, count) = (layout.elemsize.read(bytes)?, layout.nelems.read(bytes)?);
-    if state != IN_USE || elem == 0 || elem % 8 != 0 || count == 0 || elem.checked_mul(count)? > size {
+    let is_count = (1..=COUNT_LIMIT).contains(&count);
+    if state != IN_USE || elem == 0 || elem % 8 != 0 || !is_count || elem.checked_mul(count)? > size {
         return None;
     }
     let class = layout.spanclass.read(bytes)? & 0xff;

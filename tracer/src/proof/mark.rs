@@ -17,9 +17,9 @@ use super::ProofError;
 use super::heap::{Found, Heap, PointerInfo, Span, Strays};
 use super::types::{TypeMap, TypeMaps};
 use crate::go_runtime::SudogLayout;
-use crate::process::memory::{Batch, MemoryError, MemoryRange};
+use crate::process::memory::{Batch, MemoryError, MemoryRange, ReadMemory};
 use crate::snapshot::Source;
-use crate::units::RemoteAddr;
+use crate::units::{MonotonicNs, RemoteAddr};
 
 /// Bytes read in one call.
 const CALL_BYTES: usize = 1 << 20;
@@ -78,6 +78,29 @@ impl Bounds<'_> {
             return Err(ProofError::Deadline);
         }
         Ok(())
+    }
+}
+
+/// Memory that cannot be read any more when the bounds are reached: so nothing goes on, wherever it is.
+pub(super) struct Bounded<'a> {
+    pub(super) memory: &'a dyn ReadMemory,
+    pub(super) bounds: Bounds<'a>,
+}
+
+impl ReadMemory for Bounded<'_> {
+    fn fill(&self, ranges: &[MemoryRange], into: &mut [u8], missing: &mut Vec<usize>) -> Result<(), MemoryError> {
+        if self.bounds.check().is_err() {
+            return Err(MemoryError::Read(std::io::ErrorKind::TimedOut.into()));
+        }
+        self.memory.fill(ranges, into, missing)
+    }
+
+    fn why_missing(&self, address: RemoteAddr) -> String {
+        self.memory.why_missing(address)
+    }
+
+    fn now(&self) -> Option<MonotonicNs> {
+        self.memory.now()
     }
 }
 

@@ -250,7 +250,12 @@ impl Marked<'_> {
         self.stacks(&addresses)
     }
 
-    fn is_live(&self, number: u32) -> bool {
+    /// Marks what these candidates hold, as if they could run.
+    pub(super) fn hold(&mut self, numbers: &[u32]) -> Result<(), ProofError> {
+        self.wake(numbers)
+    }
+
+    pub(super) fn is_live(&self, number: u32) -> bool {
         self.marker.special.live.get(number as usize) != Some(&false)
     }
 

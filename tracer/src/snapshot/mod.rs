@@ -286,6 +286,13 @@ impl Snapshot {
         self.goroutines.iter().filter(|g| !g.system).count()
     }
 
+    /// Gives the goroutines of these ids and structs, as far as they wait, the status that Go's collector gives to leaked ones.
+    pub fn mark_leaked(&mut self, leaked: impl Iterator<Item = (Goid, RemoteAddr)>) {
+        let leaked: HashMap<Goid, RemoteAddr> = leaked.collect();
+        let waits = self.goroutines.iter_mut().filter(|g| g.status == Status::Waiting);
+        waits.filter(|g| leaked.get(&g.goid) == Some(&g.address)).for_each(|g| g.status = Status::Leaked);
+    }
+
     /// How many goroutines did not stand still.
     #[must_use]
     pub fn moved(&self) -> usize {

@@ -8,9 +8,12 @@
 mod census;
 mod closer;
 mod code;
+mod dump_file;
 mod facts;
 mod memory;
+mod replay;
 mod stacks;
+mod tally;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +23,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub use census::Census;
+pub use dump_file::DumpFile;
+pub use replay::Sampler;
 
 use crate::analysis::{MemorySample, Sample};
 use crate::events::{Event, Transition, now};

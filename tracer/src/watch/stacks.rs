@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::analysis::{Block, FrameName};
-use crate::snapshot::{ShownFrame, Stack, Symbols};
+use crate::snapshot::{Stack, Symbols};
 
 /// So many different stacks are remembered; then all are forgotten.
 const LIMIT: usize = 1 << 16;
@@ -47,7 +47,8 @@ impl SeenStacks {
         if let Some(&id) = self.ids.get(stack) {
             return id;
         }
-        let waits = waits(&symbols.frames(stack, true).0);
+        let all = symbols.frames(stack, true).0;
+        let waits = waits_of(all.iter().map(|frame| frame.function.as_ref()));
         let shown = symbols.traceback(stack).0;
         let frames = shown.iter().take(FRAMES).map(|frame| FrameName {
             function: self.name(&frame.function),
@@ -76,10 +77,10 @@ impl SeenStacks {
     }
 }
 
-/// What a stack tells of the wait at its tip. The runtime's wait reason alone does not: up to Go 1.19 a mutex, up to 1.24 a
-/// `WaitGroup` wait for a "semacquire".
-fn waits(frames: &[ShownFrame<'_>]) -> Option<Block> {
-    frames.iter().take(12).find_map(|frame| match frame.function.as_ref() {
+/// What a stack (its functions, innermost first) tells of the wait at its tip. The runtime's wait reason alone does not: up to
+/// Go 1.19 a mutex, up to 1.24 a `WaitGroup` wait for a "semacquire".
+pub(super) fn waits_of<'a>(functions: impl Iterator<Item = &'a str>) -> Option<Block> {
+    functions.take(12).find_map(|function| match function {
         "sync.(*WaitGroup).Wait" => Some(Block::WaitGroup),
         "sync.(*Cond).Wait" => Some(Block::Cond),
         "sync.(*Mutex).Lock" | "sync.(*Mutex).lockSlow" | "internal/sync.(*Mutex).Lock" => Some(Block::Mutex),

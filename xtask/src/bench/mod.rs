@@ -13,6 +13,7 @@
 //!
 //! No figure is a test: the machine may be busy. What fails is what cannot be measured.
 
+mod analysis;
 mod attach_time;
 mod bpftrace;
 mod child;
@@ -77,6 +78,8 @@ enum Section {
     Dump,
     /// `gotracer top`
     Top,
+    /// What one look of `gotracer leaks` costs
+    Analysis,
 }
 
 /// What is measured, in this order, each for the Go versions that are asked for or for the newest of them.
@@ -94,6 +97,9 @@ const SECTIONS: &[(Section, Measure)] = &[
         let newest = newest(versions);
         Ok(format!("\n### Top, Go {newest}\n\n{}", top::measure(newest, plan)?))
     }),
+    (Section::Analysis, |versions, plan| {
+        Ok(format!("\n### Analysis, a tick\n\n{}", analysis::measure(newest(versions), plan.quick)?))
+    }),
 ];
 
 type Measure = fn(&[String], &Plan) -> Result<String>;
@@ -104,6 +110,7 @@ fn newest(versions: &[String]) -> &str {
 
 /// How long to measure.
 struct Plan {
+    quick: bool,
     bpftrace: bool,
     /// Rounds of [`hits`], and the time of one run in them.
     rounds: usize,
@@ -133,6 +140,7 @@ impl Plan {
         let bpftrace = !args.no_bpftrace && matches!(args.only, None | Some(Section::Hits | Section::Server));
         if args.quick {
             return Self {
+                quick: true,
                 bpftrace,
                 rounds: 2,
                 run: Duration::from_millis(100),
@@ -153,6 +161,7 @@ impl Plan {
             };
         }
         Self {
+            quick: false,
             bpftrace,
             rounds: 9,
             run: Duration::from_millis(300),

@@ -37,6 +37,26 @@ pub fn install(packages: &[&str], what_for: &str) -> Result<()> {
     )
 }
 
+/// As [`install`], for packages that would start a service: it is not started.
+///
+/// # Errors
+/// As [`install`].
+pub fn install_unstarted(packages: &[&str], what_for: &str) -> Result<()> {
+    // What Debian's maintainer scripts ask before they start something; 101 forbids it.
+    let policy = Path::new("/usr/sbin/policy-rc.d");
+    let ours = is_root() && !policy.exists() && packages.iter().any(|package| !is_installed(package));
+    if ours {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::write(policy, "#!/bin/sh\nexit 101\n")?;
+        std::fs::set_permissions(policy, std::fs::Permissions::from_mode(0o755))?;
+    }
+    let done = install(packages, what_for);
+    if ours {
+        std::fs::remove_file(policy)?;
+    }
+    done
+}
+
 fn is_installed(package: &str) -> bool {
     output(Command::new("dpkg-query").args(["--show", "--showformat=${db:Status-Status}", package]))
         .is_ok_and(|status| status == "installed")

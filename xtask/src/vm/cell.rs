@@ -23,15 +23,47 @@ pub(crate) struct Cell {
     pub(crate) kernel: Kernel,
     /// The Go version whose programs are in the machine; none when a command needs no program.
     pub(crate) go: Option<String>,
+    /// What the machine is made to lack, to see whether that is said.
+    pub(crate) lacks: Option<Lack>,
 }
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, kernel {}", self.arch, self.kernel)?;
-        match &self.go {
-            Some(go) => write!(f, ", Go {go}"),
+        if let Some(go) = &self.go {
+            write!(f, ", Go {go}")?;
+        }
+        match self.lacks {
+            Some(lack) => write!(f, ", lacking {lack}"),
             None => Ok(()),
         }
+    }
+}
+
+/// What a machine can lack; the tests `lacking::*` of that name are run in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// Reading of memory by eBPF.
+    Lockdown,
+    /// Uprobes, and perf events at all.
+    Uprobes,
+}
+
+impl Lack {
+    fn kernel_parameters(self) -> &'static str {
+        match self {
+            Lack::Lockdown => "lockdown=confidentiality",
+            Lack::Uprobes => "",
+        }
+    }
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Lack::Lockdown => "lockdown",
+            Lack::Uprobes => "uprobes",
+        })
     }
 }
 
@@ -90,12 +122,14 @@ impl Cell {
         // Other checkouts and other runs may be at it too.
         let initramfs = RemovedAtEnd(folder.join(format!("initramfs.{}", process::id())));
         fs::write(&initramfs.0, self.pack(payload, args)?).context("cannot write the initramfs")?;
+        let parameters = format!("{} {}", args.append, self.lacks.map_or("", Lack::kernel_parameters));
         let machine = Machine {
             arch: self.arch,
             kernel: &image.path,
+            is_program: self.kernel.is_program(),
             initramfs: &initramfs.0,
             memory_mib: args.memory,
-            kernel_parameters: &args.append,
+            kernel_parameters: &parameters,
             deadline: Duration::from_secs(args.timeout),
         };
         let go = self.go.as_deref().unwrap_or("none");
@@ -140,7 +174,12 @@ fn script(cell: &Cell, args: &VmArgs) -> String {
         // An emulated processor is some twenty times slower than the one it is emulated on.
         args.timeout / 3,
     );
-    if args.command.is_empty() {
+    if args.short && args.filter.is_none() {
+        script += &format!("export GOTRACER_TESTS={}\n", super::matrix::SHORT.join(","));
+    }
+    if let Some(lack) = cell.lacks {
+        script += &format!("export GOTRACER_TESTS= GOTRACER_LACKING={lack}\nexec e2e --test-threads=1 lacking::{lack}");
+    } else if args.command.is_empty() {
         script += "exec e2e --test-threads=1";
         script += &tests_of(cell.go.as_deref().unwrap_or_default(), args.filter.as_deref());
     } else if let [line] = args.command.as_slice() {

@@ -27,6 +27,8 @@ const BOOTED: &str = "gotracer-vm: booted ";
 pub(crate) struct Machine<'a> {
     pub(crate) arch: Arch,
     pub(crate) kernel: &'a Path,
+    /// The kernel is a program of the host.
+    pub(crate) is_program: bool,
     pub(crate) initramfs: &'a Path,
     pub(crate) memory_mib: u32,
     pub(crate) kernel_parameters: &'a str,
@@ -93,6 +95,22 @@ impl Machine<'_> {
     }
 
     fn command(&self) -> Result<Command> {
+        let mut command = if self.is_program { self.program() } else { self.emulated()? };
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Ok(command)
+    }
+
+    /// User-mode Linux: its first console is our pipe.
+    fn program(&self) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(self.kernel);
+        command.arg(format!("mem={}M", self.memory_mib)).arg(format!("initrd={}", self.initramfs.display()));
+        command.args(["con=null", "con0=null,fd:1", "panic=-1", "loglevel=3", "umid=gotracer"]);
+        command.args(self.kernel_parameters.split_whitespace());
+        command
+    }
+
+    fn emulated(&self) -> Result<Command> {
         let qemu = Qemu::get()?;
         // The kernel ends QEMU with us, also when we are killed.
         let mut command = Command::new("setpriv");
@@ -111,7 +129,6 @@ impl Machine<'_> {
         command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs);
         command.args(["-append", &format!("console={console} panic=-1 loglevel=3 {}", self.kernel_parameters)]);
         command.args(["-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Ok(command)
     }
 }

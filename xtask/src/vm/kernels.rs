@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
 use super::cache;
@@ -25,6 +25,12 @@ pub(crate) enum Kernel {
     V6_12,
     /// The newest that any suite carries.
     Newest,
+    /// With pages of 16 KiB (arm64).
+    #[value(name = "16k")]
+    Pages16k,
+    /// User-mode Linux 6.1, a kernel without perf events and uprobes that runs as a process (x86_64)
+    #[value(name = "uml")]
+    UserMode,
 }
 
 /// A bootable kernel image and the package it came from.
@@ -34,7 +40,18 @@ pub(crate) struct Image {
 }
 
 impl Kernel {
-    pub(crate) const ALL: [Kernel; 4] = [Kernel::V5_10, Kernel::V6_1, Kernel::V6_12, Kernel::Newest];
+    /// Those that gotracer traces on, on this architecture.
+    pub(crate) fn all(arch: Arch) -> &'static [Kernel] {
+        match arch {
+            Arch::X86_64 => &[Kernel::V5_10, Kernel::V6_1, Kernel::V6_12, Kernel::Newest],
+            Arch::Aarch64 => &[Kernel::V5_10, Kernel::V6_1, Kernel::V6_12, Kernel::Newest, Kernel::Pages16k],
+        }
+    }
+
+    /// Whether the kernel is a program of the host, not one for a machine.
+    pub(crate) fn is_program(self) -> bool {
+        self == Kernel::UserMode
+    }
 
     /// Suites and the names' first part, most wanted first. Debian keeps the newest builds only, and index and pool
     /// disagree at times, so that there is a second choice everywhere.
@@ -44,7 +61,8 @@ impl Kernel {
             Kernel::V6_1 => &[("bookworm-security", "linux-image-6.1."), ("bookworm", "linux-image-6.1.")],
             Kernel::V6_12 => &[("bookworm-backports", "linux-image-6.12."), ("trixie", "linux-image-6.12.")],
             // Since 7.3 linux-image only depends on linux-binary, which has the file.
-            Kernel::Newest => &[("trixie-backports", "linux-binary-"), ("sid", "linux-image-")],
+            Kernel::Newest | Kernel::Pages16k => &[("trixie-backports", "linux-binary-"), ("sid", "linux-image-")],
+            Kernel::UserMode => &[("bookworm", "user-mode-linux")],
         }
     }
 
@@ -60,14 +78,25 @@ impl Kernel {
     }
 
     fn fetch(self, arch: Arch, folder: &Path) -> Result<()> {
+        let only = match self {
+            Kernel::Pages16k => Arch::Aarch64,
+            Kernel::UserMode => Arch::X86_64,
+            _ => arch,
+        };
+        ensure!(arch == only, "kernel {self} is for {only} only");
         let mut refusals = Vec::new();
         for (suite_name, prefix) in self.sources() {
             let suite = Suite::open(suite_name)?;
             // The cloud flavour is a third of the size and has the serial console, uprobes, BPF and BTF built in.
-            let suffix = format!("-cloud-{}", arch.debian());
+            let suffix = match self {
+                Kernel::Pages16k => format!("-{}-16k", arch.debian()),
+                Kernel::UserMode => String::new(),
+                _ => format!("-cloud-{}", arch.debian()),
+            };
             let mut names = suite.names(prefix)?;
-            names.retain(|name| {
-                name.ends_with(&suffix) && name[prefix.len()..].starts_with(|c: char| c.is_ascii_digit())
+            names.retain(|name| match self {
+                Kernel::UserMode => name == prefix,
+                _ => name.ends_with(&suffix) && name[prefix.len()..].starts_with(|c: char| c.is_ascii_digit()),
             });
             names.sort_by(|a, b| by_numbers(b, a));
             for name in names.into_iter().take(3) {
@@ -99,6 +128,10 @@ impl fmt::Display for Kernel {
 }
 
 fn find_image(unpacked: &Path) -> Result<PathBuf> {
+    let program = unpacked.join("usr/bin/linux.uml");
+    if program.exists() {
+        return Ok(program);
+    }
     let mut folders = vec![unpacked.join("boot")];
     if let Ok(modules) = fs::read_dir(unpacked.join("usr/lib/modules")) {
         folders.extend(modules.flatten().map(|entry| entry.path()));

@@ -7,29 +7,48 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::cell::{Cell, Outcome, Payload};
+use super::cell::{Cell, Lack, Outcome, Payload};
 use super::kernels::Kernel;
 use super::{VmArgs, programs};
 use crate::cross::Arch;
+use crate::toolchains::GO_VERSIONS;
 use crate::workspace;
+
+/// What the short matrix runs, of all the tests: each question once, counts against the program's own tally.
+/// A test whose name begins with one of these is in it; new ones are one line.
+pub(crate) const SHORT: &[&str] =
+    &["matrix::", "placements::", "dump::is_what_the_program_says::", "seed::", "leaves_no_trace::"];
+
+/// Machines that lack something: the kernel, and what it is made to lack.
+const LACKING: &[(Arch, Kernel, Lack)] =
+    &[(Arch::X86_64, Kernel::V6_1, Lack::Lockdown), (Arch::X86_64, Kernel::UserMode, Lack::Uprobes)];
 
 /// Runs the cells one after the other and prints the table; the whole matrix is written to docs/kernels.md.
 pub(crate) fn run(args: &VmArgs) -> Result<()> {
-    let kernels: &[Kernel] = if args.short { &[Kernel::V5_10, Kernel::V6_1] } else { &Kernel::ALL };
     let mut rows = Vec::new();
     for arch in Arch::ALL {
         let payload = Payload::tests(arch)?;
-        for &kernel in kernels {
-            for go in programs::build(arch, &args.go, args.short)? {
-                let cell = Cell { arch, kernel, go: Some(go) };
-                eprint!("{cell}: ");
-                let outcome = cell.run(&payload, args, |_| ());
-                match &outcome {
-                    Ok(outcome) => eprintln!("{} in {} s", outcome.results, outcome.took.as_secs()),
-                    Err(error) => eprintln!("{error:#}"),
-                }
-                rows.push((cell, outcome));
+        let kernels = if args.short { &[Kernel::V5_10, Kernel::V6_1] } else { Kernel::all(arch) };
+        let mut cells = Vec::new();
+        for go in programs::build(arch, &args.go, args.short)? {
+            cells.extend(kernels.iter().map(|&kernel| Cell { arch, kernel, go: Some(go.clone()), lacks: None }));
+            let newest = GO_VERSIONS.last() == Some(&go.as_str());
+            let lacking = LACKING.iter().filter(|(lacking, ..)| newest && *lacking == arch);
+            cells.extend(lacking.map(|&(arch, kernel, lack)| Cell {
+                arch,
+                kernel,
+                go: Some(go.clone()),
+                lacks: Some(lack),
+            }));
+        }
+        for cell in cells {
+            eprint!("{cell}: ");
+            let outcome = cell.run(&payload, args, |_| ());
+            match &outcome {
+                Ok(outcome) => eprintln!("{} in {} s", outcome.results, outcome.took.as_secs()),
+                Err(error) => eprintln!("{error:#}"),
             }
+            rows.push((cell, outcome));
         }
     }
     let text = render(&rows, args.filter.as_deref());
@@ -57,10 +76,19 @@ fn render(rows: &[Row], filter: Option<&str>) -> String {
         cargo xtask vm --arch aarch64 --kernel 6.1 --go 1.27.3{option}\n"
     );
     for arch in Arch::ALL {
-        let of_arch: Vec<&Row> = rows.iter().filter(|(cell, _)| cell.arch == arch).collect();
+        let of_arch: Vec<&Row> = rows.iter().filter(|(cell, _)| cell.arch == arch && cell.lacks.is_none()).collect();
         if !of_arch.is_empty() {
             table(&mut text, arch, &of_arch);
         }
+    }
+    let lacking: Vec<&Row> = rows.iter().filter(|(cell, _)| cell.lacks.is_some()).collect();
+    if !lacking.is_empty() {
+        text += "\n## Kernels that cannot trace\n\nThere `doctor` and every command that attaches must say why, in one \
+            sentence, and `dump`, which attaches nothing, must work.\n\n";
+    }
+    for (cell, outcome) in lacking {
+        let shown = outcome.as_ref().map_or_else(|_| "**no result**".to_owned(), Outcome::short);
+        let _ = writeln!(text, "- {cell}: {shown}");
     }
     let mut notes: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut took = Duration::ZERO;
@@ -134,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_table_shows_every_cell_and_names_what_failed() {
-        let cell = |kernel, go: &str| Cell { arch: Arch::Aarch64, kernel, go: Some(go.to_owned()) };
+        let cell = |kernel, go: &str| Cell { arch: Arch::Aarch64, kernel, go: Some(go.to_owned()), lacks: None };
         let outcome = |failed: &[&str]| {
             let failed = failed.iter().map(|name| (*name).to_owned()).collect();
             let results = Results { passed: 4, failed, skipped: vec!["cgo, no gcc".to_owned()], complete: true };

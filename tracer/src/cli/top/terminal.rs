@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, TryLockError};
+use std::time::{Duration, Instant};
 
 use ratatui::backend::{Backend as _, CrosstermBackend};
 use ratatui::buffer::Buffer;
@@ -17,12 +19,16 @@ use super::outbox::{Delivery, Outbox};
 
 /// Whether the terminal is ours at the moment.
 static TAKEN: AtomicBool = AtomicBool::new(false);
+/// Held while something is written to it.
+static WRITING: Mutex<()> = Mutex::new(());
+/// A terminal that hangs is left as it is after this time: we may have been told to end because it hangs.
+const HANGS: Duration = Duration::from_millis(500);
 
 /// The terminal while a picture is on it.
 pub(super) struct Screen {
     backend: CrosstermBackend<Outbox>,
     delivery: Delivery,
-    mouse: bool,
+    taken: Taken,
     /// What is on the terminal, and what shall be.
     shown: Buffer,
     next: Buffer,
@@ -32,11 +38,12 @@ impl Screen {
     /// Takes the terminal over.
     pub(super) fn take(mouse: bool) -> io::Result<Self> {
         give_back_on_panic();
-        enter(mouse)?;
-        let outbox = Outbox::new(io::stdout())?;
+        let taken = Taken { mouse };
+        taken.enter()?;
+        let outbox = Outbox::new(Terminal)?;
         let delivery = outbox.delivery();
         let empty = Buffer::empty(size()?);
-        Ok(Self { backend: CrosstermBackend::new(outbox), delivery, mouse, shown: empty.clone(), next: empty })
+        Ok(Self { backend: CrosstermBackend::new(outbox), delivery, taken, shown: empty.clone(), next: empty })
     }
 
     /// Tells when a picture can be drawn.
@@ -51,7 +58,7 @@ impl Screen {
 
     /// Takes it over again, after we were stopped and something else had it.
     pub(super) fn take_again(&mut self) -> io::Result<()> {
-        enter(self.mouse)?;
+        self.taken.enter()?;
         self.forget()
     }
 
@@ -81,7 +88,44 @@ impl Screen {
     }
 }
 
-impl Drop for Screen {
+/// What is written to while the terminal is ours; pictures that come later are for nobody.
+struct Terminal;
+
+impl Write for Terminal {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _writing = WRITING.lock();
+        if TAKEN.load(Ordering::Acquire) {
+            let mut stdout = io::stdout();
+            stdout.write_all(bytes)?;
+            stdout.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Gives the terminal back when it is dropped.
+struct Taken {
+    mouse: bool,
+}
+
+impl Taken {
+    fn enter(&self) -> io::Result<()> {
+        TAKEN.store(true, Ordering::Release);
+        terminal::enable_raw_mode()?;
+        let mut stdout = io::stdout();
+        execute!(stdout, EnterAlternateScreen, cursor::Hide, Clear(ClearType::All))?;
+        if self.mouse {
+            execute!(stdout, EnableMouseCapture)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Taken {
     fn drop(&mut self) {
         give_back();
     }
@@ -93,24 +137,25 @@ fn size() -> io::Result<Rect> {
     Ok(Rect::new(0, 0, width.max(1), height.max(1)))
 }
 
-fn enter(mouse: bool) -> io::Result<()> {
-    TAKEN.store(true, Ordering::Release);
-    terminal::enable_raw_mode()?;
-    let mut stdout = io::stdout();
-    execute!(stdout, EnterAlternateScreen, cursor::Hide, Clear(ClearType::All))?;
-    if mouse {
-        execute!(stdout, EnableMouseCapture)?;
-    }
-    Ok(())
-}
-
 /// Gives the terminal back, if it is ours. Where that fails there is no terminal any more.
 fn give_back() {
-    if TAKEN.swap(false, Ordering::AcqRel) {
+    let until = Instant::now() + HANGS;
+    let writing = loop {
+        match WRITING.try_lock() {
+            Ok(writing) => break Some(writing),
+            Err(TryLockError::Poisoned(poisoned)) => break Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if Instant::now() >= until => break None,
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
+    if !TAKEN.swap(false, Ordering::AcqRel) {
+        return;
+    }
+    if writing.is_some() {
         let mut stdout = io::stdout();
         let _ = execute!(stdout, EndSynchronizedUpdate, DisableMouseCapture, LeaveAlternateScreen, cursor::Show);
-        let _ = terminal::disable_raw_mode();
     }
+    let _ = terminal::disable_raw_mode();
 }
 
 /// A panic's message is of no use on the other screen.

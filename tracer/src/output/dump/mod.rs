@@ -167,6 +167,12 @@ impl<'a> View<'a> {
         site
     }
 
+    /// The `go` statement that returns to `gopc`.
+    pub(super) fn site(&self, gopc: RemoteAddr) -> Option<CreatedBy<'a>> {
+        // Any goroutine but the main one.
+        self.symbols.borrow_mut().created_by(self.bias.pc(gopc), Goid(0), Goid(0))
+    }
+
     /// The function it runs.
     pub(super) fn start_function(&self, g: &Goroutine) -> Option<&'a str> {
         self.symbols.borrow().function(self.bias.pc(g.startpc))

@@ -2,6 +2,7 @@
 //!
 //! In: an analysis, and what it is of. Out: text that is read in half a minute, or one JSON object. Prints nothing itself.
 
+mod diff;
 mod text;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use serde::Serialize;
 
 use crate::analysis::{Analysis, Finding, Forecast, MemoryTrend, SiteState, SiteTrend, Thresholds, Verdict};
 
+pub use diff::write_diff;
 pub use text::{write_finding, write_text};
 
 /// What is reported on.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::words::bounded;
 use crate::output::SiteName;
 use crate::snapshot::{Snapshot, StackState, Symbols};
 use crate::units::{Goid, MonotonicNs, RemoteAddr};
@@ -17,6 +18,8 @@ const STACKS: usize = 8_192;
 const FRAMES: usize = 128;
 /// Goroutines whose profiler labels are kept.
 const WITH_LABELS: usize = 1 << 16;
+/// Labels kept of each.
+const LABELS: usize = 16;
 
 /// What is known of a goroutine's stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +109,7 @@ impl Reading {
                         let mut text = |text: &str| match texts.get(text) {
                             Some(known) => Arc::clone(known),
                             None => {
-                                let new: Arc<str> = text.into();
+                                let new = bounded(text.into());
                                 texts.insert(text.to_owned(), Arc::clone(&new));
                                 new
                             }
@@ -129,7 +132,9 @@ impl Reading {
             if reading.labels.len() < WITH_LABELS
                 && let Some(labels) = snapshot.labels(g)
             {
-                reading.labels.insert(g.goid, labels.to_vec());
+                let short = |text: &str| bounded(text.into()).to_string();
+                let labels = labels.iter().take(LABELS).map(|(key, value)| (short(key), short(value)));
+                reading.labels.insert(g.goid, labels.collect());
             }
         }
         reading.entries.sort_unstable_by_key(|entry| entry.goid);

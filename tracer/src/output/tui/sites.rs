@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::history::{History, Moments};
+use super::words::bounded;
 use crate::go_runtime::Owner;
 use crate::goroutines::{GoroutineTable, LiveByState, Site, SiteId};
 use crate::output::{Names, SiteName};
@@ -138,6 +139,8 @@ impl KnownSite {
             }
             _ => (unknown(), "(created before gotracer came)".into()),
         };
+        let name = SiteName { function: bounded(name.function), file: bounded(name.file), line: name.line };
+        let start = bounded(start);
         let text = format!("{} {}:{} {start}", name.function, name.file, name.line).to_lowercase();
         Self {
             system: Owner::of(&start).is_system(),

@@ -85,6 +85,14 @@ pub(super) fn elide(text: &str, width: usize, ellipsis: &str) -> String {
     begin.chain(ellipsis.chars()).chain(text.chars().skip(length - after)).collect()
 }
 
+/// Names are read from what may be hostile; this is more than any screen has room for.
+const LONGEST: usize = 1_024;
+
+/// A name that is not endless.
+pub(super) fn bounded(name: std::sync::Arc<str>) -> std::sync::Arc<str> {
+    if name.len() <= LONGEST { name } else { elide(&name, LONGEST / 4, "..").into() }
+}
+
 /// Where a `go` statement or a frame stands, in `width` columns: `function dir/file.go:12`. What is given up for want of
 /// room is in this order the file's folder, the package's path, the function's middle; the file and the line come last.
 pub(super) fn place(site: &SiteName, width: usize, full_paths: bool, ellipsis: &str) -> String {
@@ -160,6 +168,13 @@ mod tests {
         assert_eq!(elide("abcdefghij", 1, "~"), "~");
         assert_eq!(elide("abcdefghij", 0, "~"), "");
         assert_eq!(elide("äöüäöüäöü", 4, "…"), "ä…öü");
+    }
+
+    #[test]
+    fn an_endless_name_is_cut() {
+        assert_eq!(&*bounded("main.main".into()), "main.main");
+        let cut = bounded("\u{e4}".repeat(1 << 20).into());
+        assert!(cut.len() <= LONGEST, "{} bytes", cut.len());
     }
 
     #[test]

@@ -192,8 +192,11 @@ impl Files {
         self.limits.max_size.is_some_and(|most| self.bytes() >= most)
     }
 
-    pub(super) fn is_to_rotate(&self) -> bool {
-        self.limits.rotate.is_some_and(|most| self.this_one() >= most)
+    /// Whether this file is large enough. One without a reading of all goroutines tells little: it gets twice the size
+    /// for one to come.
+    pub(super) fn is_to_rotate(&self, has_reading: bool) -> bool {
+        let times = if has_reading { 1 } else { 2 };
+        self.limits.rotate.is_some_and(|most| self.this_one() >= most.saturating_mul(times))
     }
 }
 

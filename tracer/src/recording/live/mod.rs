@@ -69,6 +69,7 @@ pub struct Gauges {
     dropped: AtomicU64,
     wants_reading: AtomicBool,
     stopped: AtomicBool,
+    last_file: AtomicBool,
 }
 
 impl Gauges {
@@ -188,6 +189,7 @@ impl Recorder {
             end: End::default(),
             newest: MonotonicNs(0),
             flushed: Instant::now(),
+            has_reading: false,
             stop: None,
         };
         let thread = std::thread::Builder::new().name("recorder".to_owned()).spawn(move || thread.run());
@@ -242,6 +244,11 @@ impl Recorder {
         }
         drop(queue);
         self.put(Message::Events(events.to_vec()));
+    }
+
+    /// No new file is begun any more: the recording is about to end, and its last file is to have the last reading.
+    pub fn stay_in_file(&self) {
+        self.shared.gauges.last_file.store(true, Relaxed);
     }
 
     /// How it goes.
@@ -301,6 +308,8 @@ struct Thread {
     end: End,
     newest: MonotonicNs,
     flushed: Instant,
+    /// There is a reading of all goroutines in this file.
+    has_reading: bool,
     stop: Option<Stop>,
 }
 
@@ -387,11 +396,14 @@ impl Thread {
                     self.put(&Item::Definitions(definitions));
                 }
                 for chunk in events.chunks(CHUNK) {
-                    self.put(&Item::Events(chunk.to_vec()));
-                    self.count(chunk);
+                    if self.put(&Item::Events(chunk.to_vec())) {
+                        self.count(chunk);
+                    }
                 }
             }
-            Message::ReadingBegun(time) => self.put(&Item::ReadingBegun(time)),
+            Message::ReadingBegun(time) => {
+                self.put(&Item::ReadingBegun(time));
+            }
             Message::Reading(snapshot) => {
                 let (definitions, reading) = self.symbols.of_snapshot(&snapshot);
                 drop(snapshot);
@@ -399,10 +411,12 @@ impl Thread {
                     self.put(&Item::Definitions(definitions));
                 }
                 if let Some(reading) = reading {
-                    self.put(&Item::Reading(reading));
+                    self.has_reading |= self.put(&Item::Reading(reading));
                 }
             }
-            Message::Detail(time, level) => self.put(&Item::Detail { time, level }),
+            Message::Detail(time, level) => {
+                self.put(&Item::Detail { time, level });
+            }
             Message::End(_) => {}
         }
         self.rotate();
@@ -428,15 +442,17 @@ impl Thread {
         }
     }
 
-    fn put(&mut self, item: &Item) {
+    /// Whether it was recorded.
+    fn put(&mut self, item: &Item) -> bool {
         if self.stop.is_some() {
-            return;
+            return false;
         }
         self.attempt(|this| {
             this.files.reserve(this.encoder.reserve())?;
             this.encoder.put(item, &mut this.parts)?;
             this.write()
         });
+        matches!(self.stop, None | Some(Stop::MaxSize))
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -476,9 +492,11 @@ impl Thread {
 
     /// Goes on in a new file if this one is large enough: complete on its own, names and all.
     fn rotate(&mut self) {
-        if self.stop.is_some() || !self.files.is_to_rotate() {
+        let stays = self.stop.is_some() || self.shared.gauges.last_file.load(Relaxed);
+        if stays || !self.files.is_to_rotate(self.has_reading) {
             return;
         }
+        self.has_reading = false;
         let end = End { why: "rotated".to_owned(), time_ns: self.newest, ..self.end.clone() };
         let kept = std::mem::replace(&mut self.end, end);
         self.finish_file();

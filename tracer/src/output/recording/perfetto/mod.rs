@@ -351,9 +351,11 @@ impl Visitor for Tracks {
         match transition {
             Transition::Created { parent, gopc, startpc } => {
                 let track = self.track(goid, Some((gopc, startpc)), state);
-                let flow = parent.0 != 0 && self.open.contains_key(&parent);
+                let flow = parent.0 != 0;
                 if flow {
-                    let creator = uuid(GOROUTINE, generation, parent.0);
+                    let known = state.table.get(parent);
+                    let site = self.site_of(parent, known.as_ref(), state);
+                    let creator = self.track(parent, site, state);
                     let name_iid = Some(self.name(Name::Go(generation, startpc), state));
                     let flow_ids = vec![track];
                     let go =

@@ -166,6 +166,28 @@ fn without_colours_there_are_none_and_the_selection_is_reversed() {
     assert!(first_row.is_some());
 }
 
+/// Names are read from binaries: what they hold must not reach the terminal as more than text.
+#[test]
+fn hostile_names_do_nothing() {
+    let mut fixture = Fixture::after(1, (80, 24));
+    let created = Transition::Created {
+        parent: crate::units::Goid(1),
+        gopc: crate::units::RemoteAddr(super::fixture::HOSTILE),
+        startpc: crate::units::RemoteAddr(1),
+    };
+    fixture.event(1_000, created);
+    fixture.second();
+    for actions in [vec![Action::SortBy(Column::Name)], vec![Action::Paths], vec![Action::Enter], vec![Action::Enter]] {
+        fixture.act(actions);
+        for (width, height) in [(60, 16), (80, 24), (200, 50)] {
+            fixture.act([Action::Resize { width, height }]);
+            let frame = fixture.frame(PLAIN);
+            assert!(frame.contains("4294967295") || !frame.contains("main.x"), "{frame}");
+            assert!(frame.chars().all(|c| c == '\n' || !c.is_control()), "{frame:?}");
+        }
+    }
+}
+
 #[test]
 fn clicks_do_what_keys_do() {
     let mut fixture = Fixture::after(20, (80, 24));

@@ -1,0 +1,357 @@
+//! Does `gotracer leaks` name what leaks, kind and line, and nothing else?
+//!
+//! tests/programs/leaks leaks in one way at a time and says at which `go` statement; its twin does the same as it should be
+//! done. All of them run side by side, each observed by a gotracer of its own.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use gotracer_tests::child::{Running, poll};
+use gotracer_tests::environment::{Skip, gotracer, require_root_and_bpf};
+use gotracer_tests::{GO_VERSIONS, Program};
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::trial;
+
+/// What each way to leak must be called.
+const LEAKS: [(&str, &str); 20] = [
+    ("send", "channel"),
+    ("receive", "channel"),
+    ("select", "channel"),
+    ("nil", "channel"),
+    ("accumulated", "channel"),
+    ("sleep", "context"),
+    ("io", "context"),
+    ("done", "context"),
+    ("shared", "context"),
+    ("group", "wait_group"),
+    ("leftgroup", "wait_group"),
+    ("ticker", "timer"),
+    ("deferred", "deferred_closure"),
+    ("mutex", "mutex"),
+    ("held", "mutex"),
+    ("cond", "cond"),
+    ("syscall", "syscall"),
+    ("busy", "busy"),
+    ("storm", "storm"),
+    ("finalizer", "finalizer"),
+];
+/// What has no leaking form.
+const HEALTHY: [&str; 5] = ["pool", "keepalive", "errgroup", "singleflight", "hub"];
+/// Programs that are observed at once where probes are attached: the kernel detaches one after the other.
+const AT_ONCE: usize = 15;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let each = |&version: &&'static str| trial(format!("leaks::patterns::go{version}"), move || patterns(version));
+    let mut trials: Vec<Trial> = GO_VERSIONS.iter().map(each).collect();
+    trials.push(trial("leaks::slow_under_noise", slow_under_noise));
+    trials.push(trial("leaks::of_files", of_files));
+    trials.push(trial("leaks::exit_codes", exit_codes));
+    for server in ["prometheus", "etcd", "caddy", "nats"] {
+        trials.push(trial(format!("leaks::servers::{server}"), move || server_without_findings(server)));
+    }
+    trials
+}
+
+fn newest() -> Result<&'static str> {
+    GO_VERSIONS.last().copied().context("no Go versions")
+}
+
+/// One program and who observes it.
+struct Case {
+    name: String,
+    /// The kind that must be found; `None`: nothing may be.
+    expected: Option<&'static str>,
+    program: Program,
+    observer: Running,
+}
+
+impl Case {
+    fn start(version: &str, kind: &str, expected: Option<&'static str>, more: &[&str]) -> Result<Self> {
+        let mut arguments = vec!["-kind", kind];
+        if expected.is_none() {
+            arguments.push("-twin");
+        }
+        let program = Program::start(&Program::find(version, "plain", "leaks")?, &arguments)?;
+        let mut command = Command::new(gotracer()?);
+        command.args(["leaks", "--json", "--pid", &program.pid().to_string(), "--for", "10s"]).args(more);
+        if kind == "storm" {
+            command.args(["--storm-period", "2s"]);
+        }
+        let observer = Running::start("gotracer leaks", &mut command)?;
+        let name = format!("{kind}{}", if expected.is_none() { " (twin)" } else { "" });
+        Ok(Self { name, expected, program, observer })
+    }
+
+    /// What is wrong with what was found, if something is.
+    fn judge(mut self) -> Result<Option<String>> {
+        let report = report(&mut self.observer)?;
+        let found = findings(&report);
+        let site = self.program.ready().clone();
+        self.program.quit_in_peace()?;
+        let wrong = |why: &str| Ok(Some(format!("{}: {why}; found {found:?}", self.name)));
+        let Some(expected) = self.expected else {
+            return if found.is_empty() { Ok(None) } else { wrong("nothing was to be found") };
+        };
+        let [finding] = report["findings"].as_array().map(Vec::as_slice).unwrap_or_default() else {
+            return wrong("one finding was expected");
+        };
+        if finding["kind"] != expected {
+            return wrong(&format!("its kind is {expected}"));
+        }
+        if expected == "finalizer" {
+            // Its `go` statement is the runtime's; the stack names the finalizer.
+            let stack = finding["stack"].to_string();
+            return if stack.contains("main.awaitForEver") { Ok(None) } else { wrong("the finalizer is not named") };
+        }
+        let place = |v: &Value| (v["function"].clone(), v["file"].clone(), v["line"].clone());
+        if place(&finding["site"]) != place(&site) {
+            return wrong(&format!("its go statement is {site}"));
+        }
+        Ok(None)
+    }
+}
+
+/// The object that a `leaks --json` prints.
+fn report(observer: &mut Running) -> Result<Value> {
+    let lines = observer.stdout.to_end()?;
+    let status = observer.await_exit()?;
+    ensure!(status.success(), "gotracer ended with {status}: {}", observer.stderr.so_far());
+    let line = lines.last().context("gotracer printed nothing")?;
+    Ok(serde_json::from_str(line)?)
+}
+
+/// Kind, line and number of each finding.
+fn findings(report: &Value) -> Vec<String> {
+    let each = report["findings"].as_array().into_iter().flatten();
+    each.map(|f| format!("{} {}:{} {}", f["kind"], f["site"]["function"], f["site"]["line"], f["count"])).collect()
+}
+
+/// Every leak is named with its kind and its line, and no twin is. In most versions by reading memory alone, which is how one
+/// looks at a process that must not pay for it; in the oldest and the newest with probes.
+fn patterns(version: &'static str) -> Result<()> {
+    require_root_and_bpf()?;
+    let probes = version == newest()? || GO_VERSIONS.first() == Some(&version);
+    let more: &[&str] = if probes { &[] } else { &["--no-probes"] };
+    let twins = LEAKS.iter().map(|(kind, _)| (*kind, None)).chain(HEALTHY.iter().map(|kind| (*kind, None)));
+    let cases: Vec<_> = LEAKS.iter().map(|(kind, expected)| (*kind, Some(*expected))).chain(twins).collect();
+    let mut wrong = Vec::new();
+    for batch in cases.chunks(if probes { AT_ONCE } else { cases.len() / 2 + 1 }) {
+        let started: Result<Vec<Case>> =
+            batch.iter().map(|(kind, expected)| Case::start(version, kind, *expected, more)).collect();
+        for case in started? {
+            wrong.extend(case.judge()?);
+        }
+    }
+    ensure!(wrong.is_empty(), "{} of {} are wrong:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    Ok(())
+}
+
+/// One request in a thousand leaks, among goroutines that come and go by the hundred.
+fn slow_under_noise() -> Result<()> {
+    require_root_and_bpf()?;
+    let arguments = ["-kind", "send", "-rate", "1000", "-every", "1000", "-noise", "200"];
+    let program = Program::start(&Program::find(newest()?, "plain", "leaks")?, &arguments)?;
+    let mut command = Command::new(gotracer()?);
+    command.args(["leaks", "--json", "--pid", &program.pid().to_string(), "--for", "20s"]);
+    let mut observer = Running::start("gotracer leaks", &mut command)?;
+    let report = report(&mut observer)?;
+    let line = program.ready()["line"].clone();
+    program.quit_in_peace()?;
+    let found = findings(&report);
+    let [finding] = report["findings"].as_array().map(Vec::as_slice).unwrap_or_default() else {
+        bail!("one finding was expected: {found:?}");
+    };
+    ensure!(finding["kind"] == "channel" && finding["site"]["line"] == line, "{found:?}");
+    let rate = finding["per_second"].as_f64().unwrap_or_default();
+    ensure!((0.5..1.5).contains(&rate), "one a second leaks, {rate} are told");
+    Ok(())
+}
+
+/// The same of dumps and of what is different between two of them.
+fn of_files() -> Result<()> {
+    require_root_and_bpf()?;
+    let folder = std::env::temp_dir().join(format!("gotracer-leaks-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let done = dumps_in(&folder);
+    std::fs::remove_dir_all(&folder)?;
+    done
+}
+
+fn dumps_in(folder: &Path) -> Result<()> {
+    let run = |args: &[&str]| -> Result<(Option<i32>, String)> {
+        let output = Command::new(gotracer()?).args(args).output()?;
+        Ok((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned()))
+    };
+    let program = Program::start(&Program::find(newest()?, "plain", "leaks")?, &["-kind", "accumulated"])?;
+    let site = program.ready().clone();
+    let pid = program.pid().to_string();
+    let (first, second) = (folder.join("a.json"), folder.join("b.json"));
+    let (first, second) = (first.to_string_lossy(), second.to_string_lossy());
+    for path in [&first, &second] {
+        ensure!(run(&["dump", "--pid", &pid, "--json", "--output", path])?.0 == Some(0), "no dump");
+    }
+    program.quit_in_peace()?;
+    let (code, text) = run(&["diff", &first, &second, "--json"])?;
+    let diff: Value = serde_json::from_str(&text)?;
+    ensure!(code == Some(0) && diff["seconds"].is_number(), "{text}");
+    let leaking = diff["sites"].as_array().into_iter().flatten().find(|s| s["key"]["line"] == site["line"]);
+    ensure!(leaking.is_none(), "the 2000 did not change in number: {text}");
+
+    // Of another process with more of them: no time between, but the same line.
+    let other = Program::start(&Program::find(newest()?, "plain", "leaks")?, &["-kind", "pool"])?;
+    ensure!(run(&["dump", "--pid", &other.pid().to_string(), "--json", "--output", &first])?.0 == Some(0), "no dump");
+    other.quit_in_peace()?;
+    let diff: Value = serde_json::from_str(&run(&["diff", &first, &second, "--json"])?.1)?;
+    let most = &diff["sites"][0];
+    ensure!(diff["seconds"].is_null() && most["key"]["line"] == site["line"] && most["more"] == 2000, "{diff}");
+
+    let (code, _) = run(&["leaks", "/nonexistent"])?;
+    ensure!(code == Some(1), "a file that is not there: {code:?}");
+    std::fs::write(folder.join("no.json"), "{\"taken_to_ns\": 1, \"goroutines\": 7}")?;
+    let (code, _) = run(&["leaks", &folder.join("no.json").to_string_lossy()])?;
+    ensure!(code == Some(1), "a file that is no dump: {code:?}");
+    Ok(())
+}
+
+/// 3 for what was found, 1 for what could not be told, 0 for nothing; without --fail always 0.
+fn exit_codes() -> Result<()> {
+    require_root_and_bpf()?;
+    let path = Program::find(newest()?, "plain", "leaks")?;
+    let leaking = Program::start(&path, &["-kind", "nil"])?;
+    let healthy = Program::start(&path, &["-kind", "pool"])?;
+    let ended = |program: &Program, more: &[&str]| -> Result<(Option<i32>, String)> {
+        let pid = program.pid().to_string();
+        let output = Command::new(gotracer()?).args(["leaks", "--no-probes", "--pid", &pid]).args(more).output()?;
+        Ok((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned()))
+    };
+    for (program, more, expected, word) in [
+        (&leaking, &["--for", "8s", "--fail"][..], 3, "nil channel"),
+        (&leaking, &["--for", "8s"], 0, "nil channel"),
+        (&healthy, &["--for", "8s", "--fail"], 0, "Nothing suspected"),
+        (&healthy, &["--for", "1s", "--fail"], 1, "Too short"),
+        (&healthy, &["--for", "1s"], 0, "Too short"),
+        (&healthy, &["--parked-share", "2"], 2, ""),
+        (&healthy, &["--for", "never"], 2, ""),
+    ] {
+        let (code, text) = ended(program, more)?;
+        ensure!(code == Some(expected) && text.contains(word), "{more:?} ended with {code:?}: {text}");
+    }
+    leaking.quit_in_peace()?;
+    healthy.quit_in_peace()
+}
+
+/// Requests as fast as four threads can send them, one connection each.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answers: Arc<AtomicU64>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Load {
+    /// `greeting` is sent first on each connection, then `request` again and again; each is answered by something.
+    fn start(port: u16, greeting: &'static str, request: &'static str) -> Self {
+        let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let threads = (0..4).map(|_| {
+            let (stop, answers) = (Arc::clone(&stop), Arc::clone(&answers));
+            std::thread::spawn(move || {
+                let talk = || -> std::io::Result<()> {
+                    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+                    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+                    stream.write_all(greeting.as_bytes())?;
+                    let mut buffer = [0; 1 << 16];
+                    while !stop.load(Ordering::Relaxed) {
+                        stream.write_all(request.as_bytes())?;
+                        if stream.read(&mut buffer)? == 0 {
+                            break;
+                        }
+                        answers.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(())
+                };
+                while !stop.load(Ordering::Relaxed) && talk().is_ok() {}
+            })
+        });
+        let threads = threads.collect();
+        Self { stop, answers, threads }
+    }
+
+    fn end(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().for_each(|thread| drop(thread.join()));
+        self.answers.load(Ordering::Relaxed)
+    }
+}
+
+/// Servers that nobody here wrote, idle and under load: nothing is found.
+fn server_without_findings(name: &str) -> Result<()> {
+    require_root_and_bpf()?;
+    let folder = std::env::temp_dir().join(format!("gotracer-leaks-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let done = observe_server(name, &folder);
+    std::fs::remove_dir_all(&folder)?;
+    done
+}
+
+fn observe_server(name: &str, folder: &Path) -> Result<()> {
+    const METRICS: &str = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+    const ROOT: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let (program, port, greeting, request) = match name {
+        "prometheus" => ("/usr/bin/prometheus", 39091, "", METRICS),
+        "etcd" => ("/usr/bin/etcd", 32389, "", METRICS),
+        "caddy" => ("/usr/bin/caddy", 32390, "", ROOT),
+        _ => ("/usr/sbin/nats-server", 32391, "CONNECT {\"verbose\":false}\r\n", "PUB news 5\r\nhello\r\nPING\r\n"),
+    };
+    if !Path::new(program).is_file() {
+        return Err(Skip(format!("{program} is not installed")).into());
+    }
+    let mut command = Command::new(program);
+    let address = format!("127.0.0.1:{port}");
+    match name {
+        "prometheus" => {
+            std::fs::write(folder.join("p.yml"), "global: {scrape_interval: 1s}\nscrape_configs: []\n")?;
+            command.arg("--config.file").arg(folder.join("p.yml"));
+            command.arg("--storage.tsdb.path").arg(folder.join("data"));
+            command.arg(format!("--web.listen-address={address}"));
+        }
+        "etcd" => {
+            let (clients, peers) = (format!("http://{address}"), "http://127.0.0.1:32388");
+            command.arg("--data-dir").arg(folder.join("data"));
+            command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
+            command.args(["--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers]);
+            command.args(["--initial-cluster", &format!("default={peers}")]);
+        }
+        "caddy" => {
+            std::fs::write(folder.join("index.html"), "hello")?;
+            command.env("HOME", folder).args(["file-server", "--listen", &address, "--root"]).arg(folder);
+        }
+        _ => {
+            command.args(["-a", "127.0.0.1", "-p", &port.to_string()]);
+        }
+    }
+    let server = Running::start(name, &mut command)?;
+    poll(|| Ok(TcpStream::connect(("127.0.0.1", port)).ok()))?;
+    let observe = |load: &str| -> Result<()> {
+        let mut command = Command::new(gotracer()?);
+        command.args(["leaks", "--json", "--pid", &server.pid().to_string(), "--for", "8s"]);
+        let report = report(&mut Running::start("gotracer leaks", &mut command)?)?;
+        let found = findings(&report);
+        ensure!(found.is_empty(), "{load}, these were found: {found:?}");
+        ensure!(report["goroutines"].as_u64() > Some(2), "no goroutines were seen: {report}");
+        Ok(())
+    };
+    observe("idle")?;
+    let load = Load::start(port, greeting, request);
+    let observed = observe("under load");
+    let answers = load.end();
+    observed?;
+    ensure!(answers > 100, "only {answers} requests were answered: this was no load");
+    Ok(())
+}

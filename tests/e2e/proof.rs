@@ -1,0 +1,184 @@
+//! Is what is said to be leaked leaked, and is all of it found?
+//!
+//! The program `reach` knows which of its goroutines nothing can reach; from Go 1.26 on the runtime's own profile is a second
+//! oracle. `proof::agreement` is the table of docs/proof.md: by goid, in every Go version, however the program is linked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Command, Output};
+
+use anyhow::{Context as _, Result, ensure};
+use gotracer_tests::environment::gotracer;
+use gotracer_tests::{GO_VERSIONS, Program, VARIANTS};
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::trial;
+
+/// Reachable to us and not to Go's collector, for a reason that docs/proof.md gives.
+const MORE_CAREFUL: [&str; 3] = ["weak pointer", "C memory", "lost weak pointer"];
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for &version in GO_VERSIONS {
+        for &variant in VARIANTS {
+            let name = format!("proof::agreement::go{version}-{variant}");
+            trials.push(trial(name, move || agreement(version, variant)));
+        }
+    }
+    for &version in [GO_VERSIONS.first(), GO_VERSIONS.last()].into_iter().flatten() {
+        for place in ["slots", "tree", "channels", "stacks", "register"] {
+            let name = format!("proof::elusive::go{version}-{place}");
+            trials.push(trial(name, move || elusive(version, place)));
+        }
+    }
+    trials.push(trial("proof::with_the_collector_on", with_the_collector_on));
+    trials.push(trial("proof::dump_marks_the_leaked", dump_marks_the_leaked));
+    trials.push(trial("proof::exit_codes", exit_codes));
+    trials.push(trial("proof::a_busy_server_leaks_nothing", a_busy_server_leaks_nothing));
+    trials
+}
+
+fn newest() -> Result<&'static str> {
+    GO_VERSIONS.last().copied().context("no Go versions")
+}
+
+fn prove(pid: u32, args: &[&str]) -> Result<Output> {
+    Ok(Command::new(gotracer()?).args(["prove", "--pid", &pid.to_string()]).args(args).output()?)
+}
+
+fn prove_json(pid: u32, args: &[&str]) -> Result<Value> {
+    let output = prove(pid, &[args, &["--json"]].concat())?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// goid -> verdict.
+fn verdicts(report: &Value) -> Result<BTreeMap<u64, String>> {
+    let goroutines = report["goroutines"].as_array().context("no goroutines")?;
+    let one = |g: &Value| Some((g["goid"].as_u64()?, g["verdict"].as_str()?.to_owned()));
+    goroutines.iter().map(|g| one(g).context("no goid or verdict")).collect()
+}
+
+/// goid -> kind, of what the program says of itself.
+fn told(program: &Program, which: &str) -> Result<BTreeMap<u64, String>> {
+    let kinds = program.ready()[which].as_object().context("not in READY")?;
+    let each = kinds.iter().flat_map(|(kind, goids)| {
+        goids.as_array().into_iter().flatten().filter_map(|goid| Some((goid.as_u64()?, kind.clone())))
+    });
+    Ok(each.collect())
+}
+
+fn agreement(version: &str, variant: &str) -> Result<()> {
+    let mut program = Program::start(&Program::find(version, variant, "reach")?, &[])?;
+    let (leaked, live) = (told(&program, "leaked")?, told(&program, "live")?);
+    ensure!(leaked.len() >= 87 && live.len() >= 150, "{} leaked, {} live", leaked.len(), live.len());
+    let seen = verdicts(&prove_json(program.pid(), &[])?)?;
+    let wrong: BTreeSet<&str> = seen.keys().filter_map(|goid| live.get(goid)).map(String::as_str).collect();
+    ensure!(wrong.is_empty(), "said to be unreachable and are not: {wrong:?}");
+    // In a program with C in it the runtime's own records of weak pointers are taken for C's memory.
+    let hidden = |kind: &str| variant == "cgo" && kind == "lost weak pointer";
+    let expected: BTreeMap<u64, String> =
+        leaked.iter().filter(|(_, kind)| !hidden(kind)).map(|(goid, _)| (*goid, "leaked".to_owned())).collect();
+    let missed: BTreeSet<&String> =
+        expected.keys().filter(|goid| !seen.contains_key(goid)).filter_map(|goid| leaked.get(goid)).collect();
+    ensure!(missed.is_empty(), "not found: {missed:?}");
+    ensure!(seen == expected, "verdicts {seen:?} and not {expected:?}");
+    runtime_agrees(&mut program, version, &seen, &leaked, &live)?;
+    program.quit_in_peace()
+}
+
+/// The runtime's own profile, taken afterwards in the same process, names the same goroutines; but for those that we are more
+/// careful with.
+fn runtime_agrees(
+    program: &mut Program,
+    version: &str,
+    seen: &BTreeMap<u64, String>,
+    leaked: &BTreeMap<u64, String>,
+    live: &BTreeMap<u64, String>,
+) -> Result<()> {
+    program.send("profile")?;
+    let profile: Option<BTreeSet<u64>> = serde_json::from_str(program.await_line("PROFILE ")?.trim())?;
+    let Some(profile) = profile else {
+        ensure!(!version.starts_with("1.26") && !version.starts_with("1.27"), "Go {version} has no profile of leaks");
+        return Ok(());
+    };
+    let kind = |goid: &u64| leaked.get(goid).or_else(|| live.get(goid)).map_or("unknown", String::as_str);
+    let only_ours: BTreeSet<&str> = seen.keys().filter(|goid| !profile.contains(goid)).map(kind).collect();
+    let only_theirs: BTreeSet<&str> = profile.iter().filter(|goid| !seen.contains_key(goid)).map(kind).collect();
+    ensure!(only_ours.is_empty(), "only ours: {only_ours:?}");
+    let unexplained: Vec<_> = only_theirs.iter().filter(|kind| !MORE_CAREFUL.contains(kind)).collect();
+    ensure!(unexplained.is_empty(), "only the runtime's: {unexplained:?}");
+    Ok(())
+}
+
+/// A reference that is never long in one place is not proven to be none, however often it is missed.
+fn elusive(version: &str, place: &str) -> Result<()> {
+    let path = Program::find(version, "plain", "elusive")?;
+    let mut command = Command::new(path);
+    command.args(["-where", place]);
+    if place == "register" {
+        command.env("GODEBUG", "asyncpreemptoff=1");
+    }
+    let program = Program::start_as(&mut command)?;
+    let seen = verdicts(&prove_json(program.pid(), &["--passes", "8", "--every", "300ms"])?)?;
+    let proven: Vec<_> =
+        seen.iter().filter(|(_, verdict)| ["leaked", "confirmed"].contains(&verdict.as_str())).collect();
+    ensure!(proven.is_empty(), "said to be leaked: {proven:?}");
+    Ok(())
+}
+
+/// The collector frees, sweeps and shrinks stacks while it is looked at; nothing live is lost for it.
+fn with_the_collector_on() -> Result<()> {
+    let program = Program::start(&Program::find(newest()?, "plain", "reach")?, &["-gc", "-n", "20"])?;
+    let (leaked, live) = (told(&program, "leaked")?, told(&program, "live")?);
+    let seen = verdicts(&prove_json(program.pid(), &[])?)?;
+    let finalized = |goid: &u64| live.get(goid).is_some_and(|kind| kind.contains("finalizer") || kind == "cleanup");
+    let wrong: Vec<_> = seen.keys().filter(|goid| !finalized(goid)).filter_map(|goid| live.get(goid)).collect();
+    ensure!(wrong.is_empty(), "said to be unreachable and are not: {wrong:?}");
+    let missed: Vec<_> = leaked.iter().filter(|(goid, _)| !seen.contains_key(goid)).map(|(_, kind)| kind).collect();
+    ensure!(missed.is_empty(), "not found: {missed:?}");
+    program.quit_in_peace()
+}
+
+fn dump_marks_the_leaked() -> Result<()> {
+    let program = Program::start(&Program::find(newest()?, "plain", "reach")?, &[])?;
+    let leaked = told(&program, "leaked")?;
+    let args = ["dump", "--pid", &program.pid().to_string(), "--prove", "--no-args"];
+    let output = Command::new(gotracer()?).args(args).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout)?;
+    let marked = text.lines().filter(|line| line.starts_with("goroutine ") && line.contains(" (leaked)"));
+    let goids: BTreeSet<u64> = marked.filter_map(|line| line.split(' ').nth(1)?.parse().ok()).collect();
+    ensure!(goids == leaked.keys().copied().collect(), "marked {goids:?}");
+    program.quit_in_peace()
+}
+
+fn exit_codes() -> Result<()> {
+    let program = Program::start(&Program::find(newest()?, "plain", "reach")?, &[])?;
+    // One pass proves nothing.
+    let suspects = prove(program.pid(), &["--fail", "--passes", "1"])?;
+    ensure!(suspects.status.code() == Some(0), "one pass: {}", suspects.status);
+    ensure!(String::from_utf8_lossy(&suspects.stdout).contains("suspected"), "no suspects");
+    let leaked = prove(program.pid(), &["--fail"])?;
+    ensure!(leaked.status.code() == Some(3), "leaks: {}", leaked.status);
+    ensure!(
+        String::from_utf8_lossy(&leaked.stdout).contains(" has leaked 3 goroutines that hold about "),
+        "no such line"
+    );
+    let late = prove(program.pid(), &["--deadline", "0s"])?;
+    ensure!(late.status.code() == Some(1), "no time: {}", late.status);
+    let said = String::from_utf8_lossy(&late.stderr).into_owned();
+    ensure!(said.contains("a pass did not end in time"), "{said}");
+    program.quit_in_peace()
+}
+
+/// HTTP, timers, pools, contexts, connections that come and go: nothing of it is leaked, in no pass.
+fn a_busy_server_leaks_nothing() -> Result<()> {
+    let mut program = Program::start(&Program::find(newest()?, "plain", "httpload")?, &[])?;
+    program.send("go")?;
+    let long = std::env::var_os("GOTRACER_TEST_LONG").is_some();
+    let passes = if long { "3000" } else { "20" };
+    let report = prove_json(program.pid(), &["--passes", passes, "--every", "200ms"])?;
+    ensure!(verdicts(&report)?.is_empty(), "{}", report["sites"]);
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Passes over one process: what `prove`, `leaks` and `dump` have in common.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::Failure;
+use crate::go_runtime::Globals;
+use crate::output::proof::Proven;
+use crate::process::RegisterSamples;
+use crate::process::memory::LiveMemory;
+use crate::proof::{Options, ProofError, Prover};
+use crate::snapshot::Source;
+use crate::tracee::Tracee;
+use crate::units::parse_duration;
+
+/// From the first to the last pass that must find a goroutine unreachable.
+const LEAST_AGE: Duration = Duration::from_secs(2);
+
+/// How passes are done.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct PassArguments {
+    /// Passes to be done: three for *leaked*, eight for *confirmed*
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) passes: u32,
+    /// Time from the end of one pass to the start of the next; *leaked* needs two seconds from first to last
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "1s")]
+    pub(super) every: Duration,
+    /// How long one pass may take
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "1m")]
+    pub(super) deadline: Duration,
+}
+
+impl Default for PassArguments {
+    fn default() -> Self {
+        Self { passes: 3, every: Duration::from_secs(1), deadline: Duration::from_secs(60) }
+    }
+}
+
+/// Does the passes. An interrupt ends them, and what was found until then is given.
+pub(super) fn passes(tracee: &Tracee, arguments: &PassArguments, say: bool) -> Result<Proven, Failure> {
+    let Some(bias) = tracee.bias() else { return Err("where the program is loaded is not known".into()) };
+    let program = tracee.program();
+    let (binary, layout) = (&*program.binary, &*program.layout);
+    let memory = LiveMemory::new(tracee.process());
+    let globals = Globals::of(binary, layout);
+    let source = Source { memory: &memory, binary, layout, globals: &globals, reasons: &program.wait_reasons, bias };
+    let cancel = interrupted()?;
+    // One is left to the target.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).max(1);
+    let options = Options { threads, deadline: arguments.deadline, least_age: LEAST_AGE, cancel: &cancel };
+    let mut prover = Prover::new(&source, options)?;
+    let (began, mut proven) = (Instant::now(), Proven::default());
+    for pass in 1..=arguments.passes {
+        if pass > 1 && pause(arguments.every, &cancel) {
+            break;
+        }
+        let process = tracee.process();
+        let writable = if prover.has_foreign_memory() { process.writable_memory()? } else { Vec::new() };
+        let registers = RegisterSamples::start(process);
+        let registers = registers.inspect_err(|error| log::info!("registers cannot be sampled: {error}")).ok();
+        match prover.pass(&writable, registers, true) {
+            Ok(figures) => proven.figures = figures,
+            Err(ProofError::Cancelled) if pass > 1 => break,
+            Err(error) => return Err(error.into()),
+        }
+        if say {
+            let figures = &proven.figures;
+            eprintln!(
+                "pass {pass} of {}: {} of {} that wait on synchronisation are unreachable ({:.0} ms, {:.0} MiB of heap)",
+                arguments.passes,
+                figures.unreachable,
+                figures.blocked,
+                figures.took.as_secs_f64() * 1e3,
+                figures.heap_bytes as f64 / f64::from(1 << 20),
+            );
+        }
+        log::info!("{:?}", proven.figures);
+    }
+    (proven.leaks, proven.sites) = (prover.leaks()?, prover.sites().to_vec());
+    (proven.passes, proven.took) = (prover.passes(), began.elapsed());
+    Ok(proven)
+}
+
+/// Set when the user interrupts.
+fn interrupted() -> Result<Arc<AtomicBool>, Failure> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let theirs = Arc::clone(&cancel);
+    let runtime = super::live::runtime()?;
+    std::thread::Builder::new().name("interrupt".to_owned()).spawn(move || {
+        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+            theirs.store(true, Ordering::Relaxed);
+        }
+    })?;
+    Ok(cancel)
+}
+
+/// Waits; true if it was interrupted.
+fn pause(duration: Duration, cancel: &AtomicBool) -> bool {
+    let end = Instant::now() + duration;
+    while !cancel.load(Ordering::Relaxed) {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        std::thread::sleep(left.min(Duration::from_millis(50)));
+    }
+    true
+}

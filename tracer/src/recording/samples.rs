@@ -174,7 +174,7 @@ pub(crate) fn small(count: u64) -> Vec<Item> {
     ]
 }
 
-fn any_transition() -> impl Strategy<Value = Transition> {
+pub(crate) fn any_transition() -> impl Strategy<Value = Transition> {
     prop_oneof![
         (any::<u64>(), 0u64..9, any::<u64>()).prop_map(|(parent, gopc, startpc)| Transition::Created {
             parent: Goid(parent),

@@ -583,3 +583,79 @@ impl Encode for Encoder {
         groups * 4096 + rows * 64 + live.saturating_mul(64) + (1 << 20)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    use parquet::record::{Row, RowAccessor};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::recording::samples::{any_event, header, small};
+
+    fn written(items: &[Item]) -> Parts {
+        let (mut encoder, mut parts) = (Encoder::new(header()).expect("begins"), Parts::default());
+        for item in items {
+            encoder.put(item, &mut parts).expect("writes");
+        }
+        encoder.finish(&mut parts).expect("ends");
+        parts
+    }
+
+    fn rows(file: Vec<u8>) -> Vec<Row> {
+        let reader = SerializedFileReader::new(Bytes::from(file)).expect("is Parquet");
+        reader.get_row_iter(None).expect("has rows").map(|row| row.expect("reads")).collect()
+    }
+
+    /// What an event's row must say, in the order of the columns that are read below.
+    fn told(event: &Event) -> (i64, &'static str, Option<i64>, Option<i64>, Option<i64>) {
+        let (goid, parent, count) = match *event {
+            Event::Goroutine { goid, transition: Transition::Created { parent, .. }, .. } => {
+                (Some(signed(goid.0)), Some(signed(parent.0)), None)
+            }
+            Event::Goroutine { goid, .. } => (Some(signed(goid.0)), None, None),
+            Event::Exec { .. } => (None, None, None),
+            Event::Lost { count, .. } => (None, None, Some(signed(count))),
+        };
+        (signed(event.time().0), event_name(EventName::of(event)), goid, parent, count)
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_in_comes_out(events in prop::collection::vec(any_event(), 0..80)) {
+            let mut items = small(0)[..4].to_vec();
+            items.push(Item::Events(events.clone()));
+            let rows = rows(written(&items).main);
+            prop_assert_eq!(rows.len(), events.len());
+            for (row, event) in rows.iter().zip(&events) {
+                let (time, name, goid, parent, count) = told(event);
+                prop_assert_eq!(row.get_long(0).expect("time"), time);
+                prop_assert_eq!(row.get_string(2).expect("event"), name);
+                prop_assert_eq!(row.get_long(3).ok(), goid);
+                prop_assert_eq!(row.get_long(4).ok(), parent);
+                prop_assert_eq!(row.get_long(11).ok(), count);
+            }
+        }
+    }
+
+    #[test]
+    fn names_and_goroutines_are_those_of_the_table() {
+        let items = small(6_000);
+        let parts = written(&items);
+        let events = rows(parts.main);
+        assert_eq!(events.len(), 6_001);
+        let created: Vec<&Row> = events.iter().filter(|row| row.get_string(2).is_ok_and(|e| e == "created")).collect();
+        assert!(created.iter().all(|row| row.get_string(5).is_ok_and(|name| name.starts_with("main.site"))));
+        assert!(created.iter().all(|row| row.get_string(8).is_ok_and(|name| name.starts_with("main.run"))));
+        let reasons =
+            events.iter().filter(|row| row.get_string(9).is_ok_and(|name| name.starts_with("reason 1"))).count();
+        assert_eq!(reasons, 2_000);
+        let goroutines = rows(parts.beside);
+        // A thousand that were born, and two that a reading found.
+        assert_eq!(goroutines.len(), 1_002);
+        let ended = goroutines.iter().filter(|row| row.get_string(12).is_ok_and(|how| how == "exited")).count();
+        let parks: i64 = goroutines.iter().map(|row| row.get_long(20).expect("parks")).sum();
+        assert_eq!((ended, parks), (800, 2_000));
+    }
+}

@@ -147,3 +147,90 @@ fn locations(builder: &mut Builder, place: &Place, state: &mut State) -> Vec<u64
     }
     ids
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use flate2::read::GzDecoder;
+    use hashbrown::HashMap;
+    use proptest::prelude::*;
+    use prost::Message as _;
+
+    use super::*;
+    use crate::events::Transition;
+    use crate::output::pprof::Profile;
+    use crate::recording::samples::{at, header, small};
+
+    fn written(items: &[Item]) -> Profile {
+        let (mut encoder, mut parts) = (Encoder::new(header()), Parts::default());
+        for item in items {
+            encoder.put(item, &mut parts).expect("writes");
+        }
+        encoder.finish(&mut parts).expect("ends");
+        let mut bytes = Vec::new();
+        GzDecoder::new(parts.main.as_slice()).read_to_end(&mut bytes).expect("is gzip");
+        Profile::decode(bytes.as_slice()).expect("is a profile")
+    }
+
+    /// Blocks, nanoseconds and goroutines by reason.
+    fn sums(profile: &Profile) -> HashMap<String, [i64; 3]> {
+        let mut sums = HashMap::<String, [i64; 3]>::new();
+        for sample in &profile.sample {
+            assert!(!sample.location_id.is_empty());
+            let text = |index: i64| profile.string_table[usize::try_from(index).expect("an index")].clone();
+            let reason = sample.label.iter().find(|label| text(label.key) == "reason").expect("has a reason");
+            let sum = sums.entry(text(reason.text)).or_default();
+            sum.iter_mut().zip(&sample.value).for_each(|(sum, value)| *sum += value);
+        }
+        sums
+    }
+
+    proptest! {
+        /// The time that each goroutine is blocked, by reason, whether its stack is known or not.
+        #[test]
+        fn what_goes_in_comes_out(steps in prop::collection::vec((1u64..6, 0u8..3, 1u64..1_000), 0..80)) {
+            let mut items = small(0)[..4].to_vec();
+            // Nobody waits from before.
+            items.truncate(2);
+            let (mut expected, mut blocked, mut time) = (HashMap::<String, [i64; 3]>::new(), HashMap::new(), 2_000);
+            let mut events = Vec::new();
+            for (goid, what, passed) in steps {
+                time += passed;
+                let transition = match what {
+                    0 => Transition::Running,
+                    n => Transition::Blocked { reason: 10 + n },
+                };
+                events.push(at(time, goid, transition));
+                let was = match transition {
+                    Transition::Blocked { reason } => blocked.insert(goid, (time, reason)),
+                    _ => blocked.remove(&goid),
+                };
+                if let Some((since, reason)) = was {
+                    let sum = expected.entry(format!("reason {reason}")).or_default();
+                    *sum = [sum[0] + 1, sum[1] + (time - since) as i64, sum[2]];
+                }
+            }
+            for (since, reason) in blocked.into_values() {
+                let sum = expected.entry(format!("reason {reason}")).or_default();
+                *sum = [sum[0] + 1, sum[1] + (time - since) as i64, sum[2] + 1];
+            }
+            items.push(Item::Events(events));
+            prop_assert_eq!(sums(&written(&items)), expected);
+        }
+    }
+
+    #[test]
+    fn a_stack_that_was_read_is_there() {
+        let profile = written(&small(0));
+        let names: Vec<&str> = profile
+            .function
+            .iter()
+            .map(|f| profile.string_table[usize::try_from(f.name).expect("an index")].as_str())
+            .collect();
+        assert!(names.contains(&"main.run0") && names.contains(&"runtime.gopark"), "{names:?}");
+        // Two goroutines that waited from before to the end.
+        let sums = sums(&profile);
+        assert_eq!(sums.values().map(|sum| sum[2]).sum::<i64>(), 2);
+    }
+}

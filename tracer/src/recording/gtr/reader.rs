@@ -51,16 +51,8 @@ impl<R: Read> Input<R> {
                 self.window.drain(..self.used);
                 self.used = 0;
             }
-            let len = self.window.len();
-            self.window.resize(len + CHUNK, 0);
-            let read = loop {
-                match self.from.read(&mut self.window[len..]) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    other => break other,
-                }
-            };
-            self.window.truncate(len + *read.as_ref().unwrap_or(&0));
-            if read? == 0 {
+            let chunk = CHUNK.max(wanted) as u64;
+            if (&mut self.from).take(chunk).read_to_end(&mut self.window)? == 0 {
                 break;
             }
         }

@@ -467,7 +467,7 @@ mod tests {
 
     #[test]
     fn a_file_that_was_cut_off_reads_back() {
-        let items = small(300);
+        let items = small(30);
         let whole = told(&items);
         for compressed in [false, true] {
             let bytes = written(&items, compressed);

@@ -422,3 +422,90 @@ impl Visitor for Tracks {
         self.counters(state, false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::recording::samples::{any_transition, at, header, small};
+
+    fn written(items: &[Item]) -> Trace {
+        let (mut encoder, mut parts) = (Encoder::new(header()), Parts::default());
+        for item in items {
+            encoder.put(item, &mut parts).expect("writes");
+        }
+        encoder.finish(&mut parts).expect("ends");
+        Trace::decode(parts.main.as_slice()).expect("is a trace")
+    }
+
+    /// The names of slices, by track, in the order in which they begin.
+    fn slices(trace: &Trace) -> HashMap<u64, Vec<(u64, String)>> {
+        let (mut names, mut slices, mut open) = (HashMap::new(), HashMap::<u64, Vec<_>>::new(), HashMap::new());
+        for packet in &trace.packet {
+            for name in packet.interned_data.iter().flat_map(|data| &data.event_names) {
+                names.insert(name.iid, name.name.clone());
+            }
+            let Some(event) = &packet.track_event else { continue };
+            let depth: &mut i32 = open.entry(event.track_uuid).or_default();
+            match event.kind {
+                SLICE_BEGIN => {
+                    *depth += 1;
+                    let name = names[&event.name_iid.expect("a slice has a name")].clone();
+                    let time = packet.timestamp.expect("an event has a time");
+                    slices.entry(event.track_uuid).or_default().push((time, name));
+                }
+                SLICE_END => *depth -= 1,
+                _ => {}
+            }
+            assert!((0..=1).contains(depth), "slices do not nest on a track");
+        }
+        slices
+    }
+
+    proptest! {
+        /// Whatever happens in whatever order: each step of each goroutine is a slice, at its time, by its name.
+        #[test]
+        fn what_goes_in_comes_out(steps in prop::collection::vec((1u64..6, any_transition()), 0..80)) {
+            let mut items = small(0)[..4].to_vec();
+            let (mut expected, mut running) = (HashMap::<u64, Vec<(u64, String)>>::new(), HashSet::new());
+            let mut events = Vec::new();
+            for (n, (goid, transition)) in (0..).zip(steps) {
+                // Those of the reading are 1 and 2.
+                let (time, goid) = (2_000 + n, goid + 10);
+                events.push(at(time, goid, transition));
+                let name = match transition {
+                    Transition::Created { .. } => Some("runnable".to_owned()),
+                    Transition::Running if running.contains(&goid) => None,
+                    Transition::Running => Some("running".to_owned()),
+                    Transition::Blocked { reason: 0 } => Some(String::new()),
+                    Transition::Blocked { reason } if reason < 40 => Some(format!("reason {reason}")),
+                    Transition::Blocked { reason } => Some(format!("wait reason {reason}")),
+                    Transition::Exited => None,
+                };
+                if transition == Transition::Running { running.insert(goid) } else { running.remove(&goid) };
+                if let Some(name) = name {
+                    expected.entry(uuid(GOROUTINE, 0, goid)).or_default().push((time, name));
+                }
+            }
+            items.push(Item::Events(events));
+            let mut seen = slices(&written(&items));
+            for older in [1, 2] {
+                seen.remove(&uuid(GOROUTINE, 0, older));
+            }
+            // A creator that does nothing else has a track, and no slice.
+            prop_assert_eq!(seen, expected);
+        }
+    }
+
+    #[test]
+    fn flows_lead_from_creators_to_what_they_created() {
+        let trace = written(&small(600));
+        let events: Vec<&TrackEvent> = trace.packet.iter().filter_map(|packet| packet.track_event.as_ref()).collect();
+        let begins: Vec<u64> = events.iter().flat_map(|event| event.flow_ids.clone()).collect();
+        let ends: Vec<u64> = events.iter().flat_map(|event| event.terminating_flow_ids.clone()).collect();
+        assert_eq!((begins.len(), &begins), (100, &ends));
+        let lost = events.iter().filter(|event| event.track_uuid == PROCESS).count();
+        assert_eq!(lost, 1);
+    }
+}

@@ -84,7 +84,7 @@ var held sync.RWMutex
 
 // holdLock: one goroutine holds the lock, and waits for something else with it.
 func holdLock(_ *report.Site, leak bool) {
-	locked := make(chan bool)
+	locked := make(chan bool, 1)
 	go func() {
 		for {
 			held.Lock()

@@ -127,6 +127,13 @@ fn elusive(version: &str, place: &str) -> Result<()> {
     Ok(())
 }
 
+/// Lets `reach` end: it takes its profile first.
+fn end(mut program: Program) -> Result<()> {
+    program.send("profile")?;
+    program.await_line("PROFILE ")?;
+    program.quit_in_peace()
+}
+
 /// The collector frees, sweeps and shrinks stacks while it is looked at; nothing live is lost for it.
 fn with_the_collector_on() -> Result<()> {
     let program = Program::start(&Program::find(newest()?, "plain", "reach")?, &["-gc", "-n", "20"])?;
@@ -137,7 +144,7 @@ fn with_the_collector_on() -> Result<()> {
     ensure!(wrong.is_empty(), "said to be unreachable and are not: {wrong:?}");
     let missed: Vec<_> = leaked.iter().filter(|(goid, _)| !seen.contains_key(goid)).map(|(_, kind)| kind).collect();
     ensure!(missed.is_empty(), "not found: {missed:?}");
-    program.quit_in_peace()
+    end(program)
 }
 
 fn dump_marks_the_leaked() -> Result<()> {
@@ -150,7 +157,7 @@ fn dump_marks_the_leaked() -> Result<()> {
     let marked = text.lines().filter(|line| line.starts_with("goroutine ") && line.contains(" (leaked)"));
     let goids: BTreeSet<u64> = marked.filter_map(|line| line.split(' ').nth(1)?.parse().ok()).collect();
     ensure!(goids == leaked.keys().copied().collect(), "marked {goids:?}");
-    program.quit_in_peace()
+    end(program)
 }
 
 fn exit_codes() -> Result<()> {
@@ -169,7 +176,7 @@ fn exit_codes() -> Result<()> {
     ensure!(late.status.code() == Some(1), "no time: {}", late.status);
     let said = String::from_utf8_lossy(&late.stderr).into_owned();
     ensure!(said.contains("a pass did not end in time"), "{said}");
-    program.quit_in_peace()
+    end(program)
 }
 
 /// HTTP, timers, pools, contexts, connections that come and go: nothing of it is leaked, in no pass.

@@ -55,7 +55,7 @@ fn are_emulated(version: &str) -> Result<()> {
         let instruction = probe["instruction"].as_str().context("no instruction")?;
         ensure!(probe["execution"] == "emulated", "{} stands on `{instruction}`", probe["function"]);
     }
-    let cost = |kind: &str| report["cost"][kind].as_f64().with_context(|| format!("no {kind}"));
+    let cost = |kind: &str| report["cost"]["trap"][kind].as_f64().with_context(|| format!("no {kind}"));
     let (emulated, stepped) = (cost("emulated_ns")?, cost("single_stepped_ns")?);
     ensure!(emulated < stepped, "an event costs {emulated:.0} ns emulated and {stepped:.0} ns single-stepped");
     Ok(())

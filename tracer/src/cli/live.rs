@@ -182,7 +182,7 @@ impl Status {
             out.flush()?;
         }
         let Some(overhead) = session.overhead() else { return Ok(()) };
-        if as_json && filter.wants_name(EventName::Overhead) && self.shown.as_ref() != Some(overhead) {
+        if as_json && filter.wants_overhead() && self.shown.as_ref() != Some(overhead) {
             json::overhead(&mut out, now(), overhead)?;
             self.shown = Some(overhead.clone());
         }

@@ -91,9 +91,14 @@ impl EventName {
 
 impl Filter {
     /// Whether events of this name are wanted.
-    #[must_use]
-    pub fn wants_name(&self, name: EventName) -> bool {
+    fn wants_name(&self, name: EventName) -> bool {
         self.events.is_empty() || self.events.contains(&name)
+    }
+
+    /// Whether what tracing costs is wanted: it is of no goroutine, so that one's alone come without it.
+    #[must_use]
+    pub fn wants_overhead(&self) -> bool {
+        self.wants_name(EventName::Overhead) && (self.goid.is_none() || !self.events.is_empty())
     }
 
     /// Whether `event` is wanted. Losses always are: they qualify everything else.

@@ -192,10 +192,10 @@ impl Files {
         self.limits.max_size.is_some_and(|most| self.bytes() >= most)
     }
 
-    /// Whether this file is large enough. One without a reading of all goroutines tells little: it gets twice the size
-    /// for one to come.
+    /// Whether this file is large enough. One without a reading of all goroutines tells little: it may become four times as
+    /// large until one has come.
     pub(super) fn is_to_rotate(&self, has_reading: bool) -> bool {
-        let times = if has_reading { 1 } else { 2 };
+        let times = if has_reading { 1 } else { 4 };
         self.limits.rotate.is_some_and(|most| self.this_one() >= most.saturating_mul(times))
     }
 }

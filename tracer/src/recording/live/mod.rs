@@ -189,7 +189,7 @@ impl Recorder {
             end: End::default(),
             newest: MonotonicNs(0),
             flushed: Instant::now(),
-            has_reading: false,
+            reading: InFile::No,
             stop: None,
         };
         let thread = std::thread::Builder::new().name("recorder".to_owned()).spawn(move || thread.run());
@@ -297,6 +297,15 @@ impl Queue {
     }
 }
 
+/// What there is of a reading of all goroutines in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InFile {
+    No,
+    /// The moment at which it began.
+    Begun,
+    Whole,
+}
+
 struct Thread {
     shared: Arc<Shared>,
     header: Header,
@@ -308,8 +317,8 @@ struct Thread {
     end: End,
     newest: MonotonicNs,
     flushed: Instant,
-    /// There is a reading of all goroutines in this file.
-    has_reading: bool,
+    /// How far this file is with a reading of all goroutines.
+    reading: InFile,
     stop: Option<Stop>,
 }
 
@@ -402,8 +411,12 @@ impl Thread {
                 }
             }
             Message::ReadingBegun(time) => {
-                self.put(&Item::ReadingBegun(time));
+                if self.put(&Item::ReadingBegun(time)) && self.reading == InFile::No {
+                    self.reading = InFile::Begun;
+                }
             }
+            // It began in the file before: a reader, who knows only this one, could not merge it.
+            Message::Reading(_) if self.reading == InFile::No => {}
             Message::Reading(snapshot) => {
                 let (definitions, reading) = self.symbols.of_snapshot(&snapshot);
                 drop(snapshot);
@@ -411,7 +424,9 @@ impl Thread {
                     self.put(&Item::Definitions(definitions));
                 }
                 if let Some(reading) = reading {
-                    self.has_reading |= self.put(&Item::Reading(reading));
+                    if self.put(&Item::Reading(reading)) {
+                        self.reading = InFile::Whole;
+                    }
                 }
             }
             Message::Detail(time, level) => {
@@ -493,10 +508,10 @@ impl Thread {
     /// Goes on in a new file if this one is large enough: complete on its own, names and all.
     fn rotate(&mut self) {
         let stays = self.stop.is_some() || self.shared.gauges.last_file.load(Relaxed);
-        if stays || !self.files.is_to_rotate(self.has_reading) {
+        if stays || !self.files.is_to_rotate(self.reading == InFile::Whole) {
             return;
         }
-        self.has_reading = false;
+        self.reading = InFile::No;
         let end = End { why: "rotated".to_owned(), time_ns: self.newest, ..self.end.clone() };
         let kept = std::mem::replace(&mut self.end, end);
         self.finish_file();

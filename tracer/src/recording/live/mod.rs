@@ -423,10 +423,10 @@ impl Thread {
                 if let Some(definitions) = definitions {
                     self.put(&Item::Definitions(definitions));
                 }
-                if let Some(reading) = reading {
-                    if self.put(&Item::Reading(reading)) {
-                        self.reading = InFile::Whole;
-                    }
+                if let Some(reading) = reading
+                    && self.put(&Item::Reading(reading))
+                {
+                    self.reading = InFile::Whole;
                 }
             }
             Message::Detail(time, level) => {

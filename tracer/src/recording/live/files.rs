@@ -192,10 +192,10 @@ impl Files {
         self.limits.max_size.is_some_and(|most| self.bytes() >= most)
     }
 
-    /// Whether this file is large enough. One without a reading of all goroutines tells little: it may become four times as
-    /// large until one has come.
+    /// Whether this file is large enough. One without a reading of all goroutines tells little, and a reading belongs to
+    /// one file: until it has come the file may become ten times as large.
     pub(super) fn is_to_rotate(&self, has_reading: bool) -> bool {
-        let times = if has_reading { 1 } else { 4 };
+        let times = if has_reading { 1 } else { 10 };
         self.limits.rotate.is_some_and(|most| self.this_one() >= most.saturating_mul(times))
     }
 }

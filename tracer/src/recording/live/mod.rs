@@ -304,6 +304,8 @@ enum InFile {
     /// The moment at which it began.
     Begun,
     Whole,
+    /// One, and the moment at which another began.
+    BegunAgain,
 }
 
 struct Thread {
@@ -411,8 +413,11 @@ impl Thread {
                 }
             }
             Message::ReadingBegun(time) => {
-                if self.put(&Item::ReadingBegun(time)) && self.reading == InFile::No {
-                    self.reading = InFile::Begun;
+                if self.put(&Item::ReadingBegun(time)) {
+                    self.reading = match self.reading {
+                        InFile::No | InFile::Begun => InFile::Begun,
+                        InFile::Whole | InFile::BegunAgain => InFile::BegunAgain,
+                    };
                 }
             }
             // It began in the file before: a reader, who knows only this one, could not merge it.

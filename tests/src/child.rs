@@ -185,14 +185,23 @@ impl Lines {
 ///
 /// # Errors
 /// When an attempt fails, or none gives an answer in time.
-pub fn poll<T>(mut attempt: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let deadline = Instant::now() + patience();
+pub fn poll<T>(attempt: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    poll_within(patience(), attempt)
+}
+
+/// As [`poll`], for what takes its own time, too.
+///
+/// # Errors
+///
+/// As [`poll`].
+pub fn poll_within<T>(patience: Duration, mut attempt: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(answer) = attempt()? {
             return Ok(answer);
         }
         if Instant::now() > deadline {
-            bail!("not within {:?}", patience());
+            bail!("not within {patience:?}");
         }
         std::thread::sleep(Duration::from_millis(2));
     }

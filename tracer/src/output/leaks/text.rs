@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use super::{Report, place};
 use crate::analysis::{Finding, Forecast, Severity, SiteState, SiteTrend, Verdict, duration, rate};
 use crate::output::dump::bytes;
+use crate::output::thousands;
 
 /// Frames shown of a stack.
 const FRAMES: usize = 4;
@@ -43,19 +44,6 @@ pub fn write_text(out: &mut dyn Write, report: &Report<'_>, colour: bool) -> io:
 
 fn count(n: u64, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{} {noun}s", thousands(n)) }
-}
-
-/// `1,204`.
-fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn head(out: &mut dyn Write, report: &Report<'_>) -> io::Result<()> {

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::{Counts, LeakReport, Report, SiteReport};
 use crate::output::dump::bytes;
+use crate::output::thousands;
 use crate::proof::Blocked;
 
 /// Frames shown of a stack.
@@ -24,7 +25,12 @@ pub fn write_text(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     let passes = count(report.passes as usize, "pass", "passes");
     writeln!(out, "process {}, {name} ({}): {passes} in {:.1} s", report.pid, report.go_version, report.seconds)?;
     let all = count(figures.goroutines, "goroutine", "goroutines");
-    writeln!(out, "{all}, {} wait on synchronisation; {}", thousands(figures.blocked), summary(report.counts()))?;
+    writeln!(
+        out,
+        "{all}, {} wait on synchronisation; {}",
+        thousands(figures.blocked as u64),
+        summary(report.counts())
+    )?;
     for site in &report.sites {
         write_site(out, report, site)?;
     }
@@ -40,7 +46,7 @@ fn summary(counts: Counts) -> String {
         (counts.unknown, "unknown"),
     ];
     let parts: Vec<String> =
-        parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{} {word}", thousands(*n))).collect();
+        parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{} {word}", thousands(*n as u64))).collect();
     if parts.is_empty() { "none is leaked".to_owned() } else { parts.join(", ") }
 }
 
@@ -100,20 +106,7 @@ fn short(path: &str) -> &str {
 }
 
 fn count(n: usize, one: &str, more: &str) -> String {
-    if n == 1 { format!("1 {one}") } else { format!("{} {more}", thousands(n)) }
-}
-
-/// `1,204`.
-fn thousands(n: usize) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    if n == 1 { format!("1 {one}") } else { format!("{} {more}", thousands(n as u64)) }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod dump;
 mod dump_watched;
 mod exec;
 mod executables;
+mod fallbacks;
 mod lacking;
 mod leaks;
 mod leaves_no_trace;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     let trials = [
         matrix::trials(),
         lifecycle::trials(),
+        fallbacks::trials(),
         agent::trials(),
         attach::trials(),
         detail::trials(),

@@ -53,7 +53,8 @@ fn are_emulated(version: &str) -> Result<()> {
     ensure!(probes.iter().all(|probe| probe["verdict"] != "unplaceable"), "a probe has no place: {probes:?}");
     for probe in &placed {
         let instruction = probe["instruction"].as_str().context("no instruction")?;
-        ensure!(probe["execution"] == "emulated", "{} stands on `{instruction}`", probe["function"]);
+        // Where the kernel makes a nop a call, a nop is as good.
+        ensure!(probe["execution"] == "emulated" || probe["execution"] == "called", "{} stands on `{instruction}`", probe["function"]);
     }
     let cost = |kind: &str| report["cost"]["trap"][kind].as_f64().with_context(|| format!("no {kind}"));
     let (emulated, stepped) = (cost("emulated_ns")?, cost("single_stepped_ns")?);

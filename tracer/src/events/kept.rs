@@ -11,6 +11,7 @@ use gotracer_ebpf as wire;
 
 use super::{StreamError, bpf_map};
 use crate::probes::attach::{KeptMaps, Wire};
+use crate::probes::features::Feature;
 use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
 
 /// Hits of probes, by what they report.
@@ -156,7 +157,8 @@ impl KeptStates {
     /// Reads from these maps.
     #[must_use]
     pub fn new(maps: KeptMaps) -> Self {
-        Self { maps, site_names: BTreeMap::new(), sites: BTreeMap::new(), reasons: BTreeMap::new(), batches: None }
+        let batches = Feature::BatchLookup.is_left_out().then_some(false);
+        Self { maps, site_names: BTreeMap::new(), sites: BTreeMap::new(), reasons: BTreeMap::new(), batches }
     }
 
     /// Hits since the programs were loaded.

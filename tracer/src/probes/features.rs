@@ -24,8 +24,8 @@ pub enum Feature {
     PerfBuffer,
     /// `BPF_MAP_TYPE_RINGBUF`: how the reader of mapped arrays is woken.
     RingBuffer,
-    /// Arrays that user space can map, with programs that have atomics with a result (`BPF_CMPXCHG`): the cheaper way up,
-    /// see [`Feature::ways_up`].
+    /// Arrays that user space can map, with programs that have atomics with a result (`BPF_CMPXCHG`): how events come
+    /// up at a fourth of what perf buffers take.
     MappedRings,
     /// `BPF_PROG_TYPE_RAW_TRACEPOINT`: how an `execve` is noticed.
     RawTracepoint,
@@ -122,9 +122,19 @@ impl Feature {
         matches!(self, Feature::PerfBuffer | Feature::RawTracepoint | Feature::ReadUserMemory)
     }
 
+    /// Whether it is to be passed over, found or not: the environment variable `GOTRACER_WITHOUT` has names of features,
+    /// with commas between. For those who look for the cause of something strange, and for tests of what then serves.
+    #[must_use]
+    pub fn is_left_out(self) -> bool {
+        std::env::var("GOTRACER_WITHOUT").is_ok_and(|names| names.split(',').any(|name| name.trim() == self.name()))
+    }
+
     /// Tries it. Takes microseconds, but for [`Feature::UprobeMulti`] and [`Feature::NopCalls`], which attach a probe.
     #[must_use]
     pub fn find(self) -> Found {
+        if self.is_left_out() {
+            return Found::No("the environment variable GOTRACER_WITHOUT names it");
+        }
         let map = |kind| Found::of(is_map_supported(kind));
         let helper = |helper| Found::of(is_helper_supported(ProgramType::KProbe, helper));
         match self {

@@ -15,6 +15,7 @@ use super::ring::{Rings, Sizes};
 use crate::probes::WayUp;
 
 /// Where events wait.
+#[allow(clippy::large_enum_variant, reason = "there is one of them")]
 pub(super) enum Buffers {
     /// In rings that the kernel programs write to.
     Rings {

@@ -194,6 +194,7 @@ struct Known {
 }
 
 /// How events come up.
+#[allow(clippy::large_enum_variant, reason = "there is one of them")]
 pub enum WayUp {
     /// By slots in memory that both sides see.
     Rings {

@@ -244,17 +244,23 @@ impl PerfEventAttr {
         Self { sample_period: 1, sample_type: SAMPLE_RAW, flags: WATERMARK, wakeup_watermark: 4096, ..event }
     }
 
-    /// A uprobe that counts: `kind` is the number in /sys/bus/event_source/devices/uprobe/type. `path` must live until
+    /// A uprobe: `kind` is what [`uprobe_kind`] says. It counts, unless it is given a program. `path` must live until
     /// the event is open.
     pub(super) fn uprobe(kind: u32, path: &CStr, offset: u64) -> Self {
         Self { config1: path.as_ptr() as u64, config2: offset, ..Self::new(kind, 0) }
     }
 }
 
-/// perf_event_open(2) for a process (0: ourselves) on any CPU.
-pub(super) fn perf_event_open(attr: &PerfEventAttr, pid: u32) -> io::Result<OwnedFd> {
+/// The number of the kernel's perf device for uprobes.
+pub(super) fn uprobe_kind() -> io::Result<u32> {
+    let text = std::fs::read_to_string("/sys/bus/event_source/devices/uprobe/type")?;
+    text.trim().parse().map_err(io::Error::other)
+}
+
+/// perf_event_open(2) for a process (0: ourselves; -1: all) on a CPU (-1: any).
+pub(super) fn perf_event_open(attr: &PerfEventAttr, pid: libc::pid_t, cpu: libc::c_int) -> io::Result<OwnedFd> {
     const FLAG_FD_CLOEXEC: u64 = 1 << 3;
     // SAFETY: `attr` says its own size; a path in it lives, as its maker asks.
-    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const *attr, pid, -1, -1, FLAG_FD_CLOEXEC) };
+    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const *attr, pid, cpu, -1, FLAG_FD_CLOEXEC) };
     if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(descriptor(fd)) }
 }

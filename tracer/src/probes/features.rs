@@ -139,7 +139,7 @@ impl Feature {
         let helper = |helper| Found::of(is_helper_supported(ProgramType::KProbe, helper));
         match self {
             Feature::PerfBuffer => map(MapType::PerfEventArray)
-                .and(|| Found::of(bpf::perf_event_open(&bpf::PerfEventAttr::bpf_output(), 0).map(|_| true))),
+                .and(|| Found::of(bpf::perf_event_open(&bpf::PerfEventAttr::bpf_output(), 0, -1).map(|_| true))),
             Feature::RingBuffer => map(MapType::RingBuf),
             Feature::MappedRings => Found::of(takes_compare_exchange()),
             Feature::RawTracepoint => Found::of(is_program_supported(ProgramType::RawTracePoint)),

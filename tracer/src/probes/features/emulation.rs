@@ -116,9 +116,7 @@ const SUBJECTS: [Subject; 6] = {
 ///
 /// If the kernel has no uprobes or does not let us use them.
 pub fn measure() -> io::Result<Vec<Executed>> {
-    let mut kind = String::new();
-    File::open("/sys/bus/event_source/devices/uprobe/type")?.read_to_string(&mut kind)?;
-    let kind = kind.trim().parse().map_err(io::Error::other)?;
+    let kind = bpf::uprobe_kind()?;
     let mut hits = Vec::new();
     for subject in &SUBJECTS {
         hits.push(ns_of_a_hit(subject, kind)?);
@@ -138,7 +136,7 @@ fn ns_of_a_hit(subject: &Subject, kind: u32) -> io::Result<f64> {
     const EXE: &CStr = c"/proc/self/exe";
     let offset = own_code::file_offset(RemoteAddr(subject.call as usize as u64 + subject.probe_at))?;
     let bare = best_ns(subject);
-    let event = bpf::perf_event_open(&bpf::PerfEventAttr::uprobe(kind, EXE, offset.0), 0)?;
+    let event = bpf::perf_event_open(&bpf::PerfEventAttr::uprobe(kind, EXE, offset.0), 0, -1)?;
     let probed = best_ns(subject);
     let mut count = [0; 8];
     File::from(event).read_exact(&mut count)?;

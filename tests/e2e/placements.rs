@@ -54,7 +54,11 @@ fn are_emulated(version: &str) -> Result<()> {
     for probe in &placed {
         let instruction = probe["instruction"].as_str().context("no instruction")?;
         // Where the kernel makes a nop a call, a nop is as good.
-        ensure!(probe["execution"] == "emulated" || probe["execution"] == "called", "{} stands on `{instruction}`", probe["function"]);
+        ensure!(
+            probe["execution"] == "emulated" || probe["execution"] == "called",
+            "{} stands on `{instruction}`",
+            probe["function"]
+        );
     }
     let cost = |kind: &str| report["cost"]["trap"][kind].as_f64().with_context(|| format!("no {kind}"));
     let (emulated, stepped) = (cost("emulated_ns")?, cost("single_stepped_ns")?);

@@ -64,7 +64,9 @@ pub(crate) fn send<C: EbpfContext, T>(_ctx: &C, event: &T) {
         publish(&raw mut (*slot).sequence, number.wrapping_add(1));
         // Above a quarter, once in an eighth: one that the reader was too busy to hear is not the last.
         let eighth = slots / 8;
-        if number & eighth.wrapping_sub(1) == 0 && number.wrapping_sub(read_volatile(&raw const (*head).consumed)) > eighth {
+        if number & eighth.wrapping_sub(1) == 0
+            && number.wrapping_sub(read_volatile(&raw const (*head).consumed)) > eighth
+        {
             let _ = BELL.output::<u64>(&0, u64::from(BPF_RB_FORCE_WAKEUP));
         }
     }

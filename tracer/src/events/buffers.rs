@@ -98,7 +98,8 @@ impl Buffers {
         match self {
             Self::Rings { rings, .. } => rings.drain(event),
             Self::PerfBuffers { buffers, .. } => {
-                let each = (0..).zip(buffers).map(|(index, buffer)| buffer.get_mut().drain(|sample| event(index, sample)));
+                let each =
+                    (0..).zip(buffers).map(|(index, buffer)| buffer.get_mut().drain(|sample| event(index, sample)));
                 Ok(each.fold(0.0, f64::max))
             }
         }

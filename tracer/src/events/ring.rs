@@ -70,7 +70,9 @@ impl Rings {
             let consumed = head(offset_of!(RingHead, consumed))?;
             let taken = reserved.wrapping_sub(consumed.load(Ordering::Relaxed));
             if taken > self.slots_each {
-                return Err(io::Error::other("a ring of events has more of them than slots: this is a bug in gotracer"));
+                return Err(io::Error::other(
+                    "a ring of events has more of them than slots: this is a bug in gotracer",
+                ));
             }
             fullest = fullest.max(taken as f64 / self.slots_each as f64);
             let mut hand_over = |number: u64| -> bool {
@@ -170,5 +172,139 @@ impl<T> Drop for Mapping<T> {
     fn drop(&mut self) {
         // SAFETY: our own mapping, of this size, to which no reference is left.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.elements * size_of::<T>()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SLOTS: u64 = 8;
+
+    /// The kernel's side, on memory that is not a map.
+    struct Writer {
+        heads: Mapping<RingHead>,
+        slots: Mapping<Slot>,
+    }
+
+    fn memory(bytes: usize) -> OwnedFd {
+        // SAFETY: a name that lives; the descriptor is new, and nobody else knows it.
+        let file = unsafe { OwnedFd::from_raw_fd(libc::memfd_create(c"ring".as_ptr(), 0)) };
+        // SAFETY: no pointers.
+        assert_eq!(unsafe { libc::ftruncate(file.as_raw_fd(), bytes as libc::off_t) }, 0);
+        file
+    }
+
+    /// Rings of CPUs 0 and 2; CPU 1 is possible and has none.
+    fn rings() -> (Rings, Writer) {
+        let (heads, slots) = (memory(3 * size_of::<RingHead>()), memory(2 * SLOTS as usize * size_of::<Slot>()));
+        let sizes = Sizes { possible_cpus: 3, slots_each: SLOTS };
+        let rings = Rings::open(heads.as_fd(), slots.as_fd(), sizes, &[0, 2]).expect("rings");
+        let heads = Mapping::new(heads.as_fd(), 3).expect("heads");
+        (rings, Writer { heads, slots: Mapping::new(slots.as_fd(), 2 * SLOTS as usize).expect("slots") })
+    }
+
+    impl Writer {
+        fn head(&self, cpu: usize, offset: usize) -> &AtomicU64 {
+            self.heads.word(cpu, offset).expect("a word")
+        }
+
+        /// As the kernel programs do.
+        fn take(&self, cpu: usize) -> Option<u64> {
+            let number = self.head(cpu, offset_of!(RingHead, reserved)).load(Ordering::Relaxed);
+            let consumed = self.head(cpu, offset_of!(RingHead, consumed)).load(Ordering::Acquire);
+            let slots = self.head(cpu, offset_of!(RingHead, slots)).load(Ordering::Relaxed);
+            if number - consumed >= slots {
+                return None;
+            }
+            self.head(cpu, offset_of!(RingHead, reserved)).store(number + 1, Ordering::Release);
+            Some(number)
+        }
+
+        fn write(&self, cpu: usize, number: u64, event: u64) {
+            let first = self.head(cpu, offset_of!(RingHead, first)).load(Ordering::Relaxed);
+            let slot = (first + number % SLOTS) as usize;
+            self.slots.word(slot, offset_of!(Slot, event)).expect("a word").store(event, Ordering::Relaxed);
+            self.slots.word(slot, offset_of!(Slot, sequence)).expect("a word").store(number + 1, Ordering::Release);
+        }
+    }
+
+    fn drained(rings: &mut Rings) -> Vec<(u32, u64)> {
+        let mut events = Vec::new();
+        rings
+            .drain(|ring, bytes| {
+                let word = bytes.first_chunk().expect("a slot has a word");
+                events.push((ring, u64::from_ne_bytes(*word)));
+            })
+            .expect("drains");
+        events
+    }
+
+    #[test]
+    fn a_slot_that_was_taken_and_not_written_holds_up_itself_alone() {
+        let (mut rings, kernel) = rings();
+        let numbers = [0, 1, 2].map(|_| kernel.take(0).expect("room"));
+        kernel.write(0, numbers[0], 10);
+        kernel.write(0, numbers[2], 12);
+        assert_eq!(drained(&mut rings), [(0, 10), (0, 12)]);
+        assert_eq!(drained(&mut rings), []);
+        kernel.write(0, numbers[1], 11);
+        assert_eq!(drained(&mut rings), [(0, 11)]);
+    }
+
+    #[test]
+    fn a_full_ring_takes_no_more_until_it_is_drained_and_no_slot_behind_an_unwritten_one_is_given_back() {
+        let (mut rings, kernel) = rings();
+        let numbers: Vec<u64> = std::iter::from_fn(|| kernel.take(2)).collect();
+        assert_eq!(numbers, (0..SLOTS).collect::<Vec<_>>());
+        numbers.iter().skip(1).for_each(|&number| kernel.write(2, number, number));
+        assert_eq!(drained(&mut rings).len(), SLOTS as usize - 1);
+        assert_eq!(kernel.take(2), None);
+        kernel.write(2, 0, 0);
+        assert_eq!(drained(&mut rings), [(1, 0)]);
+        assert_eq!(kernel.take(2), Some(SLOTS));
+        // A CPU without a ring.
+        assert_eq!(kernel.take(1), None);
+    }
+
+    #[test]
+    fn a_head_that_cannot_be_is_an_error() {
+        let (mut rings, kernel) = rings();
+        kernel.head(0, offset_of!(RingHead, reserved)).store(SLOTS + 1, Ordering::Relaxed);
+        assert!(rings.drain(|_, _| ()).is_err());
+    }
+
+    proptest! {
+        /// Taking, writing and draining in any order: what was written comes out, once, and what is read in one go is in order.
+        #[test]
+        fn nothing_is_lost_or_made_up(steps in prop::collection::vec(0u8..4, 0..400)) {
+            let (mut rings, kernel) = rings();
+            let (mut taken, mut written, mut read) = (Vec::new(), Vec::new(), Vec::new());
+            for (step, at) in steps.into_iter().zip(1_usize..) {
+                match step {
+                    0 | 1 => taken.extend(kernel.take(0)),
+                    2 if !taken.is_empty() => {
+                        // Any of them: programs that were preempted end in any order.
+                        let number = taken.swap_remove(at % taken.len());
+                        kernel.write(0, number, number);
+                        written.push(number);
+                    }
+                    2 => {}
+                    _ => {
+                        let share: Vec<u64> = drained(&mut rings).into_iter().map(|(_, event)| event).collect();
+                        prop_assert!(share.is_sorted());
+                        read.extend(share);
+                    }
+                }
+            }
+            read.extend(drained(&mut rings).into_iter().map(|(_, event)| event));
+            read.sort_unstable();
+            written.sort_unstable();
+            prop_assert_eq!(read, written);
+        }
     }
 }

@@ -13,9 +13,7 @@ use aya::programs::{ProgramError, RawTracePoint, UProbe};
 use aya::util::{nr_cpus, online_cpus};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
-use gotracer_ebpf::{
-    ARCH_ARM64, ARCH_X86_64, Blocks, Control, MODE_EVENTS, Record, RecordKey, SiteKey, Slot, Target,
-};
+use gotracer_ebpf::{ARCH_ARM64, ARCH_X86_64, Blocks, Control, MODE_EVENTS, Record, RecordKey, SiteKey, Slot, Target};
 use log::Log;
 
 use super::features::Feature;

@@ -20,6 +20,7 @@ pub mod discovery;
 pub mod evidence;
 mod export;
 pub mod flight_recorder;
+pub mod growth;
 pub mod http;
 pub mod kernel;
 pub mod notice;

@@ -171,7 +171,7 @@ impl State {
         self.sampled = now;
         let hit_ns = self.hit_ns;
         for watch in self.watches.values_mut() {
-            watch.sample(now, hit_ns);
+            watch.sample(now, released, hit_ns);
             watch.name_pod(&mut self.pods);
             watch.tell_findings(&mut self.notices);
         }

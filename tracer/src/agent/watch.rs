@@ -15,6 +15,7 @@ use super::config::{Figure, Metrics};
 use super::container::{Container, PodNames};
 use super::discovery::{FileKey, ticks_per_second};
 use super::flight_recorder::FlightRecorder;
+use super::growth::Growth;
 use super::notice::Notice;
 use super::programs::{GoProgram, Use};
 use super::reading::Subject;
@@ -52,10 +53,10 @@ pub struct Watch {
     table: GoroutineTable,
     names: TraceeNames,
     seeding: Seeding,
-    /// Live goroutines by site at the last sample, and what they grew by a second.
-    before: Vec<(u64, f64)>,
+    growth: Growth,
+    /// Up to when the last reading of its goroutines that is in the table went.
+    read_to: MonotonicNs,
     sampled: Option<(Instant, Counts)>,
-    growth: f64,
     /// Blocked goroutines by reason and by site, at the last sample.
     blocked_by_reason: Vec<u64>,
     kernel: KernelMetrics,
@@ -172,9 +173,9 @@ impl Watch {
             table: GoroutineTable::with_limits(pid, LIMITS),
             names,
             seeding: Seeding::rest(),
-            before: Vec::new(),
+            growth: Growth::default(),
+            read_to: MonotonicNs(0),
             sampled: None,
-            growth: 0.0,
             blocked_by_reason: Vec::new(),
             kernel: KernelMetrics::default(),
             runtime: None,
@@ -258,10 +259,11 @@ impl Watch {
             Some(seed::Subject { pid, start_ticks, program, bias })
         });
         self.seeding.take_if_read();
-        if let Some(report) = self.seeding.merge(&mut self.table, released)
-            && self.sampled.is_none()
-        {
-            log::info!("process {}: {} goroutines were there already", self.pid(), report.added);
+        if let Some((report, snapshot)) = self.seeding.merge_keeping(&mut self.table, released) {
+            if self.read_to.0 == 0 {
+                log::info!("process {}: {} goroutines were there already", self.pid(), report.added);
+            }
+            self.read_to = snapshot.taken_to.unwrap_or(released);
         }
     }
 
@@ -321,8 +323,9 @@ impl Watch {
         &self.analysis
     }
 
-    /// Looks at what changes over time. `hit_ns`: what an event costs the process.
-    pub fn sample(&mut self, now: Instant, hit_ns: f64) {
+    /// Looks at what changes over time; all events up to `released` are in the table. `hit_ns`: what an event costs the
+    /// process.
+    pub fn sample(&mut self, now: Instant, released: MonotonicNs, hit_ns: f64) {
         if let Some(kernel) = read_kernel(self.pid(), &self.container) {
             self.kernel = kernel;
         }
@@ -336,33 +339,27 @@ impl Watch {
                 self.blocked_by_reason[at] += 1;
             }
         }
+        let as_of = self.as_of(released);
+        self.growth.take(as_of, self.table.sites().iter().map(|site| site.live.total()));
         let counts = Counts { events: self.events, cpu_seconds: self.kernel.cpu_seconds };
-        let seconds = self.sampled.map(|(at, _)| now.duration_since(at).as_secs_f64()).filter(|s| *s > 0.0);
-        let (mut live_before, mut live_now) = (0, 0);
-        for (at, site) in self.table.sites().iter().enumerate() {
-            let live = site.live.total();
-            let is_new = at >= self.before.len();
-            if is_new {
-                self.before.push((0, 0.0));
-            }
-            let Some((before, growth)) = self.before.get_mut(at) else { continue };
-            live_before += *before;
-            live_now += live;
-            *growth = seconds.map_or(0.0, |seconds| (live as f64 - *before as f64) / seconds);
-            *before = live;
-        }
-        self.growth = seconds.map_or(0.0, |seconds| (live_now as f64 - live_before as f64) / seconds);
-        if let (Some(seconds), Some((_, before))) = (seconds, self.sampled) {
+        if let Some((at, before)) = self.sampled {
+            let seconds = now.duration_since(at).as_secs_f64();
             let cost = (counts.events - before.events) as f64 * hit_ns / 1e9;
             let used = counts.cpu_seconds - before.cpu_seconds;
-            self.overhead.cpus = cost / seconds;
+            self.overhead.cpus = cost / seconds.max(1e-3);
             // The kernel counts in hundredths of a second: below one, nothing can be said of a share.
             // What the probes cost is in what it used.
             self.overhead.share = if used > cost { cost / (used - cost) } else { f64::from(u8::from(used > 0.0)) };
         }
         self.note_point();
-        // What the older goroutines are is not growth.
-        self.sampled = if self.is_complete() { Some((now, counts)) } else { None };
+        self.sampled = Some((now, counts));
+    }
+
+    /// As of when the table's counts are; `None` while they are not whole.
+    fn as_of(&self, released: MonotonicNs) -> Option<MonotonicNs> {
+        let whole = self.is_complete() && self.table.uncertain_since().is_none();
+        // Without births and ends the last reading is all that is known.
+        whole.then_some(if self.level == Level::Snapshots { self.read_to } else { released })
     }
 
     fn note_point(&mut self) {
@@ -403,7 +400,7 @@ impl Watch {
         Some(match figure {
             Figure::Goroutines => point.goroutines as f64,
             Figure::BlockedShare => (point.goroutines > 0).then(|| point.blocked as f64 / point.goroutines as f64)?,
-            Figure::GrowthPerSecond => self.growth,
+            Figure::GrowthPerSecond => self.growth.per_second()?,
             Figure::MemoryForecastSeconds => self.forecast()?.low_seconds,
             Figure::MemoryShare => {
                 let limits = [self.kernel.cgroup_limit_bytes, runtime().and_then(|r| r.memory_limit_bytes)];
@@ -505,7 +502,7 @@ impl Watch {
             blocked: live.blocked,
             created: totals.created,
             ended: totals.exited + totals.ended_unseen,
-            growth: self.growth,
+            growth: self.growth.per_second().unwrap_or_default(),
             blocks: self.blocks(config.top_reasons),
             sites: self.sites(config),
             runtime: self.runtime.clone(),
@@ -579,7 +576,7 @@ impl Watch {
                 program.push(at);
             }
         }
-        let growth = |at: usize| self.before.get(at).map_or(0.0, |(_, growth)| *growth);
+        let growth = |at: usize| self.growth.of_site(at);
         let sites = self.table.sites();
         let live = |at: usize| sites.get(at).map_or(0, |site| site.live.total());
         program.sort_by_key(|&at| (std::cmp::Reverse(live(at)), at));

@@ -6,6 +6,7 @@ mod endurance;
 mod figures;
 mod finding;
 mod help;
+mod leaked;
 mod otlp;
 mod packaging;
 mod prometheus;
@@ -24,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         finding::trials(),
         endurance::trials(),
         help::trials(),
+        leaked::trials(),
         budget::trials(),
         otlp::trials(),
         prometheus::trials(),

@@ -1,6 +1,6 @@
 //! What reaches a collector?
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 

@@ -147,6 +147,7 @@ async fn serve(
             };
             if sampled {
                 state::keep_budget(&shared, now);
+                state::prove(&shared, now);
                 circuit_breaker::evaluate(&shared, stream.released(), now);
             }
             say(&shared, &mut lines);

@@ -111,6 +111,7 @@ fn begin(shared: &Shared, released: MonotonicNs, pid: Pid, alarm: Alarm, value: 
             recording,
             series: watch.series().iter().cloned().collect(),
             findings: watch.findings().to_vec(),
+            proof: watch.proven.last.clone().map(|outcome| (watch.proven.unix_ms, outcome)),
             config: state.config.evidence.clone(),
         };
         (incident, material, Arc::clone(&watch.tracee))

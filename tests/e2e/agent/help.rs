@@ -1,6 +1,7 @@
 //! Is there evidence before help, and is what helps done, whatever fails?
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -18,6 +19,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("agent::evidence_first_then_help", evidence_then_help),
         trial("agent::a_server_that_degrades_on_the_signal_recovers", degrades),
         trial("agent::a_hook_that_hangs_and_a_folder_that_cannot_be_written", bad_actions),
+        trial("agent::memory_high_of_its_cgroup", memory_high),
     ]
 }
 
@@ -120,5 +122,78 @@ fn bad_actions() -> Result<()> {
     agent.await_watched(program.pid())?;
     ensure!(agent.metrics()?.sum("gotracer_agent_errors_total", &[("doing", "acting")]) == 3.0);
     ensure!(agent.get("/healthz")? == b"ok\n");
+    agent.stop()
+}
+
+/// A cgroup with a limit of 1 GiB for a program to be in; gone when dropped.
+struct Cgroup {
+    mounted: PathBuf,
+    folder: PathBuf,
+    is_real: bool,
+}
+
+impl Cgroup {
+    /// A real one where memory is of version 2; where it is not (then no cgroup of this machine can have a `memory.high`), a folder
+    /// that looks like the one that `pid` is in.
+    fn new(folder: &Folder, pid: u32) -> Result<Self> {
+        let mounted = PathBuf::from("/sys/fs/cgroup");
+        let controllers = fs::read_to_string(mounted.join("cgroup.controllers")).unwrap_or_default();
+        if controllers.split_whitespace().any(|name| name == "memory") {
+            fs::write(mounted.join("cgroup.subtree_control"), "+memory")?;
+            let ours = mounted.join(format!("gotracer-test-{pid}"));
+            fs::create_dir(&ours)?;
+            let cgroup = Self { mounted, folder: ours, is_real: true };
+            fs::write(cgroup.folder.join("memory.max"), (1_u64 << 30).to_string())?;
+            fs::write(cgroup.folder.join("cgroup.procs"), pid.to_string())?;
+            return Ok(cgroup);
+        }
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let memory =
+            text.lines().find(|line| line.split(':').nth(1).is_some_and(|c| c.split(',').any(|c| c == "memory")));
+        let path = memory.or_else(|| text.lines().find(|line| line.starts_with("0::"))).context("no cgroup")?;
+        let path = path.splitn(3, ':').nth(2).context("no path")?;
+        let mounted = folder.path().join("cgroups");
+        let ours = mounted.join(path.trim_start_matches('/'));
+        fs::create_dir_all(&ours)?;
+        fs::write(ours.join("memory.max"), format!("{}\n", 1_u64 << 30))?;
+        fs::write(ours.join("memory.high"), "max\n")?;
+        Ok(Self { mounted, folder: ours, is_real: false })
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if self.is_real {
+            let _ = fs::remove_dir(&self.folder);
+        }
+    }
+}
+
+/// Nine tenths of what its cgroup may take: the kernel reclaims and throttles before it kills.
+fn memory_high() -> Result<()> {
+    require_root_and_bpf()?;
+    let folder = Folder::new("memory-high")?;
+    let path = folder.copy(&newest("leakyserver")?)?;
+    let program = Program::start(&path, &["-load", "200"])?;
+    let cgroup = Cgroup::new(&folder, program.pid())?;
+    let high = || -> Result<String> { Ok(fs::read_to_string(cgroup.folder.join("memory.high"))?.trim().to_owned()) };
+    ensure!(high()? == "max", "memory.high is {} before the alarm", high()?);
+    let config = format!(
+        "{QUICK}[discovery]\ncgroups = \"{}\"\n{ALARM}act = {{ memory_high = \"90%\" }}\n",
+        cgroup.mounted.display()
+    );
+    let mut agent = Agent::start(&folder, &config)?;
+    let said = loop {
+        let line = agent.child().stdout.await_start("{\"unix_ms\"")?;
+        if line.contains("\"notice\":\"action\"") {
+            break line;
+        }
+    };
+    // The kernel keeps whole pages.
+    let expected = (1_u64 << 30) / 10 * 9 / 4096;
+    let found: u64 = high()?.parse().with_context(|| said.clone())?;
+    ensure!(found / 4096 == expected, "{found} bytes: {said}");
+    ensure!(said.contains("\"failed\":null"), "{said}");
+    drop(program);
     agent.stop()
 }

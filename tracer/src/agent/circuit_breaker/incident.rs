@@ -145,8 +145,8 @@ async fn respond(shared: Shared, mut incident: Incident, material: Material, ala
             }
         }
     }
-    let ca_file = shared.borrow().config.otlp.ca_file.clone();
-    let done = actions::all(&alarm, &incident, &tracee, &ca_file).await;
+    let config = Rc::clone(&shared.borrow().config);
+    let done = actions::all(&alarm, &incident, &tracee, &config).await;
     let folder = incident.evidence.clone();
     {
         let mut state = shared.borrow_mut();

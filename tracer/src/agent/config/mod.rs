@@ -76,6 +76,8 @@ pub struct Discovery {
     pub max_processes: usize,
     /// Probes stay in an executable for so long after its last process has ended.
     pub keep_probes: Span,
+    /// Where the host's cgroups are mounted.
+    pub cgroups: PathBuf,
 }
 
 impl Default for Discovery {
@@ -85,6 +87,7 @@ impl Default for Discovery {
             min_age: Span(std::time::Duration::from_millis(200)),
             max_processes: 1000,
             keep_probes: Span::seconds(60),
+            cgroups: PathBuf::from("/sys/fs/cgroup"),
         }
     }
 }

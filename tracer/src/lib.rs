@@ -6,7 +6,7 @@
 //! live:  process -> binary -> go_runtime -> tracee -> probes -> (kernel) -> events -> goroutines -> governor -> session
 //!        -> recording -> output
 //! dump:  process -> binary -> go_runtime -> tracee -> snapshot -> output
-//! prove: process -> binary -> go_runtime -> tracee -> snapshot -> proof -> output
+//! prove: process -> binary -> go_runtime -> tracee -> snapshot -> proof -> output -> proving
 //! ```
 //!
 //! - what is true of a file ([`binary`], [`go_runtime`]) is kept apart from what is true of a process ([`process`]);
@@ -29,6 +29,7 @@ pub mod output;
 pub mod probes;
 pub mod process;
 pub mod proof;
+pub mod proving;
 pub mod recording;
 pub mod session;
 pub mod snapshot;

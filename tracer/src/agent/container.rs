@@ -53,35 +53,23 @@ impl Container {
         container
     }
 
-    /// The folder of the cgroup, as far as it is in sight.
+    /// The folder of the cgroup below `mounted`, as far as it is in sight.
     #[must_use]
-    pub fn folder(&self) -> Option<PathBuf> {
+    pub fn folder(&self, mounted: &Path) -> Option<PathBuf> {
         // Seen from another cgroup namespace the path climbs out of our sight.
         if !self.cgroup.starts_with('/') || self.cgroup.split('/').any(|part| part == "..") {
             return None;
         }
-        let unified = Path::new("/sys/fs/cgroup").join(&self.cgroup[1..]);
-        let memory = Path::new("/sys/fs/cgroup/memory").join(&self.cgroup[1..]);
-        [unified, memory].into_iter().find(|folder| folder.is_dir())
-    }
-
-    /// The lowest limit of memory on the way from the cgroup to the root; `None`: unlimited, or out of sight.
-    #[must_use]
-    pub fn memory_limit(&self, pid: Pid) -> Option<u64> {
-        let Some(folder) = self.folder() else {
-            // The container's own view of itself.
-            return limit_in(Path::new(&format!("/proc/{pid}/root/sys/fs/cgroup")));
-        };
-        folder.ancestors().take_while(|folder| folder.starts_with("/sys/fs/cgroup")).filter_map(limit_in).min()
+        let path = &self.cgroup[1..];
+        [mounted.join(path), mounted.join("memory").join(path)].into_iter().find(|folder| folder.is_dir())
     }
 }
 
-fn limit_in(folder: &Path) -> Option<u64> {
-    ["memory.max", "memory.limit_in_bytes"].into_iter().find_map(|file| {
-        let text = std::fs::read_to_string(folder.join(file)).ok()?;
-        // The first version says "no limit" by a number that no machine has.
-        text.trim().parse().ok().filter(|bytes| *bytes < 1 << 60)
-    })
+/// The lowest limit of memory on the way from the cgroup at `folder` to the root at `mounted`; `None`: unlimited.
+#[must_use]
+pub fn memory_limit(folder: &Path, mounted: &Path) -> Option<u64> {
+    let limit_in = |folder: &Path| std::fs::read_to_string(folder.join("memory.max")).ok()?.trim().parse().ok();
+    folder.ancestors().take_while(|folder| folder.starts_with(mounted)).filter_map(limit_in).min()
 }
 
 /// 64 hexadecimal digits, behind what the runtime put before them: `docker-ID.scope`, `cri-containerd-ID.scope`, `ID`.

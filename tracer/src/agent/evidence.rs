@@ -19,10 +19,11 @@ use super::circuit_breaker::actions::Done;
 use super::circuit_breaker::incident::Incident;
 use super::config::{Alarm, Evidence};
 use super::reading::{Subject, with_source};
+use super::verdicts::Outcome;
 use super::watch::Point;
 use crate::analysis::Finding;
 use crate::output::dump::{DumpFilter, View, groups, write_text};
-use crate::output::pprof;
+use crate::output::{pprof, proof};
 use crate::snapshot::{self, Symbols};
 use crate::tracee::Tracee;
 
@@ -86,6 +87,8 @@ pub struct Material {
     pub series: Vec<Point>,
     /// What is suspected.
     pub findings: Vec<Finding>,
+    /// What is proven.
+    pub proof: Option<(u64, Outcome)>,
     /// Where, and how much.
     pub config: Evidence,
 }
@@ -279,6 +282,18 @@ fn gather(material: &Material) -> (Files, Vec<String>) {
         }
     }
     files.push(("series.jsonl", series));
+    match &material.proof {
+        Some((unix_ms, Ok(report))) => {
+            files.push(("proof.json", json(&serde_json::json!({ "unix_ms": unix_ms, "report": **report }))));
+            let mut text = Vec::new();
+            match proof::write_text(&mut text, report) {
+                Ok(()) => files.push(("proof.txt", text)),
+                Err(error) => missing.push(format!("proof.txt: {error}")),
+            }
+        }
+        Some((_, Err(why))) => missing.push(format!("proof.json, proof.txt: {why}")),
+        None => missing.push("proof.json, proof.txt: it was not this process's turn yet ([proof])".into()),
+    }
     match &material.recording {
         Ok(bytes) if !bytes.is_empty() => files.push(("events.gtr", bytes.clone())),
         Ok(_) => {

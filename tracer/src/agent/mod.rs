@@ -10,6 +10,7 @@
 //!
 //! - one set of kernel programs and buffers for all processes; probes stand in a *file*, and serve all that run it;
 //! - [`state`] is all of it, on one thread; what takes long (reading files and memory, attaching) is done elsewhere;
+//! - [`verdicts`] has the prover say which goroutines are leaked, now and then, at the lowest priority;
 //! - what fails for one process is noted in the [`registry`] with its reason and touches no other.
 
 pub mod budget;
@@ -20,9 +21,11 @@ pub mod discovery;
 pub mod evidence;
 mod export;
 pub mod flight_recorder;
+pub mod growth;
 pub mod http;
 pub mod kernel;
 pub mod notice;
+mod pace;
 pub mod post;
 pub mod programs;
 pub mod reading;
@@ -32,6 +35,7 @@ pub mod run;
 pub mod state;
 pub mod systemd;
 mod take_on;
+pub mod verdicts;
 pub mod watch;
 
 pub use run::{AgentError, run};

@@ -10,6 +10,7 @@ use super::circuit_breaker::incident::Incident;
 use super::watch::unix_ms;
 use crate::analysis::{Finding, Severity};
 use crate::output::metrics::Identity;
+use crate::output::proof::SiteReport;
 
 /// How bad it is, as OTLP has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -30,7 +31,7 @@ pub struct Notice {
     pub unix_ms: u64,
     /// How bad.
     pub level: Level,
-    /// What: `finding`, `finding_gone`, `alarm`, `alarm_suppressed`, `alarm_cleared`, `evidence`, `no_evidence`, `action`.
+    /// What: `finding`, `finding_gone`, `leaked`, `alarm`, `alarm_suppressed`, `alarm_cleared`, `evidence`, `no_evidence`, `action`.
     pub notice: &'static str,
     /// In words.
     pub words: String,
@@ -61,6 +62,19 @@ impl Notice {
     #[must_use]
     pub fn finding_gone(finding: &Finding, process: &Arc<Identity>) -> Self {
         Self::new(Level::Info, "finding_gone", words_of(finding), process, json!({ "finding": finding }))
+    }
+
+    /// Goroutines that are proven to be leaked.
+    #[must_use]
+    pub fn leaked(site: &SiteReport, process: &Arc<Identity>) -> Self {
+        let words = format!(
+            "leaked: {} goroutines started in {} at {}:{} can never be woken again",
+            site.counts.proven(),
+            site.function,
+            site.file,
+            site.line
+        );
+        Self::new(Level::Error, "leaked", words, process, json!({ "leak": site }))
     }
 
     /// An alarm fired.

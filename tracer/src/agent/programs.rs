@@ -44,14 +44,25 @@ pub struct GoProgram {
 }
 
 /// One file.
-#[derive(Default)]
 pub struct Slot {
     known: OnceCell<Known>,
     probes: tokio::sync::Mutex<Attached>,
     governor: std::cell::RefCell<Governor>,
-    /// When its last process ended; `None` while there are some.
-    idle_since: std::cell::Cell<Option<Instant>>,
+    /// When its last watched process ended, or when it was met.
+    idle_since: std::cell::Cell<Instant>,
     users: std::cell::Cell<usize>,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self {
+            known: OnceCell::default(),
+            probes: tokio::sync::Mutex::default(),
+            governor: std::cell::RefCell::default(),
+            idle_since: std::cell::Cell::new(Instant::now()),
+            users: std::cell::Cell::default(),
+        }
+    }
 }
 
 /// What is attached to a file.
@@ -72,7 +83,7 @@ impl Drop for Use {
     fn drop(&mut self) {
         self.slot.users.set(self.slot.users.get().saturating_sub(1));
         if self.slot.users.get() == 0 {
-            self.slot.idle_since.set(Some(Instant::now()));
+            self.slot.idle_since.set(Instant::now());
         }
     }
 }
@@ -101,11 +112,13 @@ impl Programs {
         self.slots.get(&key).map(Rc::clone)
     }
 
-    /// Takes the probes out of files that nobody has run for `keep`, and forgets what was read of them.
+    /// Takes the probes out of Go programs that nobody watched has run for `keep`, and forgets what was read of them: it takes
+    /// megabytes and descriptors. Of what is no Go program nothing is kept but that.
     pub fn tidy(&mut self, keep: Duration, kernel: &Kernel) {
         self.slots.retain(|_, slot| {
             let unused = slot.users.get() == 0 && Rc::strong_count(slot) == 1;
-            if !unused || slot.idle_since.get().is_none_or(|since| since.elapsed() < keep) {
+            let is_go = matches!(slot.known(), Some(Known::Go(_)));
+            if !is_go || !unused || slot.idle_since.get().elapsed() < keep {
                 return true;
             }
             // Nobody else has the slot, so nobody holds the lock.
@@ -192,7 +205,6 @@ impl Slot {
     /// If the kernel refuses.
     pub async fn probe(self: &Rc<Self>, go: &GoProgram, kernel: &Kernel) -> Result<Use, super::kernel::KernelError> {
         self.users.set(self.users.get() + 1);
-        self.idle_since.set(None);
         let in_use = Use { slot: Rc::clone(self) };
         self.settle(go, kernel).await?;
         Ok(in_use)

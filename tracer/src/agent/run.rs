@@ -14,8 +14,9 @@ use super::config::{Config, ConfigError};
 use super::http::{self, HttpError};
 use super::kernel::Kernel;
 use super::state::{self, Shared, State, TICK};
+use super::systemd;
+use super::take_on::{self, chain};
 use super::{circuit_breaker, evidence, export};
-use super::{systemd, take_on};
 use crate::events::{EventStream, StreamError};
 use crate::probes::calibration::calibrate;
 use crate::probes::{AttachError, Capacity, Execs, KernelPrograms};
@@ -91,7 +92,8 @@ async fn serve(
         }
         Err(error) => {
             log::warn!(
-                "what a probe costs could not be measured ({error}); overheads are worked out with 1,000 ns a hit"
+                "what a probe costs could not be measured ({}); overheads are worked out with 1,000 ns a hit",
+                chain(&error)
             );
             1000.0
         }
@@ -148,6 +150,7 @@ async fn serve(
             };
             if sampled {
                 state::keep_budget(&shared, now);
+                state::prove(&shared, now);
                 circuit_breaker::evaluate(&shared, stream.released(), now);
             }
             say(&shared, &mut lines);

@@ -14,12 +14,13 @@ use tokio::sync::Semaphore;
 use super::budget::Level;
 use super::circuit_breaker::Breaker;
 use super::config::Config;
-use super::container::{Container, PodNames};
+use super::container::PodNames;
 use super::discovery::FileKey;
 use super::kernel::Kernel;
 use super::notice::Notice;
 use super::programs::{Known, Programs, Slot};
 use super::registry::Registry;
+use super::verdicts::{self, Candidate, Turns};
 use super::watch::{Watch, read_kernel};
 use super::{reading, take_on};
 use crate::events::{Event, LossCause};
@@ -68,6 +69,8 @@ pub struct State {
     pub unsent: Vec<crate::output::otlp::Log>,
     /// Up to when all events are in the tables.
     pub released: MonotonicNs,
+    /// Whose turn it is to have proven what it leaks.
+    pub turns: Turns,
     events: u64,
     lost: BTreeMap<&'static str, u64>,
     sampled: Instant,
@@ -97,6 +100,7 @@ impl State {
             watched_total: 0,
             unsent: Vec::new(),
             released: MonotonicNs(0),
+            turns: Turns::default(),
             events: 0,
             lost: BTreeMap::new(),
             sampled: Instant::now(),
@@ -171,7 +175,7 @@ impl State {
         self.sampled = now;
         let hit_ns = self.hit_ns;
         for watch in self.watches.values_mut() {
-            watch.sample(now, hit_ns);
+            watch.sample(now, released, hit_ns);
             watch.name_pod(&mut self.pods);
             watch.tell_findings(&mut self.notices);
         }
@@ -184,12 +188,16 @@ impl State {
         true
     }
 
+    /// What the probes cost all processes, as a share of the host's CPUs; estimated.
+    fn overhead(&self) -> f64 {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+        self.watches.values().map(Watch::overhead_cpus).sum::<f64>() / cpus
+    }
+
     /// Keeps each file's processes, and all together, within what they may cost. Returns those files whose level changes.
     pub fn govern(&mut self, now: Instant) -> Vec<(Rc<Slot>, FileKey)> {
         let budget = &self.config.budget;
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-        let host: f64 = self.watches.values().map(Watch::overhead_cpus).sum::<f64>() / cpus;
-        let of_host = host * 100.0 / budget.host_percent;
+        let of_host = self.overhead() * 100.0 / budget.host_percent;
         // By file: the dearest process's share, and what all of them take of the CPUs.
         let mut files: HashMap<FileKey, (f64, f64)> = HashMap::new();
         for watch in self.watches.values() {
@@ -253,8 +261,7 @@ impl State {
             (name.to_owned(), self.breaker.totals().get(name).copied().unwrap_or_default())
         });
         let alarms = alarms.collect();
-        let us = read_kernel(Pid(std::process::id()), &Container::default()).unwrap_or_default();
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+        let us = read_kernel(Pid(std::process::id())).unwrap_or_default();
         let agent = AgentMetrics {
             processes: self.registry.counts(),
             watched_total: self.watched_total,
@@ -262,7 +269,7 @@ impl State {
             events: self.events,
             lost: self.lost.iter().map(|(cause, n)| (*cause, *n)).collect(),
             fullest: self.fullest,
-            overhead: self.watches.values().map(Watch::overhead_cpus).sum::<f64>() / cpus,
+            overhead: self.overhead(),
             resident_bytes: us.resident_bytes,
             cpu_seconds: us.cpu_seconds,
             errors: self.errors.iter().map(|(doing, n)| (*doing, *n)).collect(),
@@ -271,6 +278,7 @@ impl State {
             alarms,
             evidence: self.evidence_written,
             flight_recorder_bytes,
+            proof: (self.turns.passes, self.turns.cpu.as_secs_f64()),
         };
         (processes, agent)
     }
@@ -322,6 +330,65 @@ pub fn keep_budget(shared: &Shared, now: Instant) {
     }
 }
 
+/// Has it proven which goroutines of one process are leaked, where it is somebody's turn and the budget leaves room.
+pub fn prove(shared: &Shared, now: Instant) {
+    let state = &mut *shared.borrow_mut();
+    let config = Rc::clone(&state.config);
+    if state.overhead() * 100.0 > config.budget.host_percent {
+        return;
+    }
+    let watches = state.watches.values().filter(|watch| watch.is_complete());
+    let candidates = watches.map(|watch| Candidate {
+        pid: watch.pid(),
+        proven: &watch.proven,
+        findings: watch.findings().len(),
+        heap_bytes: watch.heap_bytes(),
+        ran: verdicts::ran(watch.process()),
+    });
+    let Some(pid) = state.turns.next(&config.proof, candidates, now) else { return };
+    let Some(watch) = state.watches.get_mut(&pid) else { return };
+    let (findings, ran, start_ticks) =
+        (watch.findings().len(), verdicts::ran(watch.process()), watch.process().start_ticks());
+    let done = match verdicts::begin(Arc::clone(&watch.tracee), &config.proof) {
+        Ok((turn, done)) => {
+            watch.turn = Some(turn);
+            done
+        }
+        Err(error) => {
+            log::warn!("process {pid}: nothing can be proven: {error}");
+            state.turns.over(&config.proof, 0, Duration::ZERO, now);
+            *state.errors.entry("proving").or_default() += 1;
+            return;
+        }
+    };
+    let shared = Rc::clone(shared);
+    tokio::task::spawn_local(async move {
+        let done = done.await;
+        let state = &mut *shared.borrow_mut();
+        let config = Rc::clone(&state.config);
+        // The thread ended badly, which a pass does not.
+        let done = done.unwrap_or_else(|error| verdicts::Done {
+            outcome: Err(error.to_string().into()),
+            passes: 0,
+            cpu: Duration::ZERO,
+        });
+        let now = Instant::now();
+        state.turns.over(&config.proof, done.passes, done.cpu, now);
+        let watch = state.watches.get_mut(&pid).filter(|watch| watch.process().start_ticks() == start_ticks);
+        let Some(watch) = watch else { return };
+        watch.turn = None;
+        match &done.outcome {
+            Ok(report) => log::info!("process {pid}: {:?} in {} passes", report.counts(), report.passes),
+            Err(_) if watch.process().has_exited() => {}
+            Err(why) => {
+                log::warn!("process {pid}: what is leaked is not proven: {why}");
+                *state.errors.entry("proving").or_default() += 1;
+            }
+        }
+        watch.proven.take(done.outcome, now, super::watch::unix_ms(), findings, ran);
+    });
+}
+
 /// Looks at every process that the kernel's events did not tell of, and forgets those that are gone.
 pub fn scan(shared: &Shared) {
     let pids = super::discovery::all_pids();
@@ -365,8 +432,8 @@ pub fn reload(shared: &Shared, config: Config) {
     scan(shared);
 }
 
-/// How long one process may go without a look at it.
-pub const TICK: Duration = Duration::from_millis(100);
+/// So often events are read and given out, one reading late. Each takes 0.2 ms, whatever happens.
+pub const TICK: Duration = Duration::from_millis(200);
 
 /// A watched process by its PID.
 #[must_use]

@@ -15,17 +15,20 @@ use super::config::{Figure, Metrics};
 use super::container::{Container, PodNames};
 use super::discovery::{FileKey, ticks_per_second};
 use super::flight_recorder::FlightRecorder;
+use super::growth::Growth;
 use super::notice::Notice;
+use super::pace::Pace;
 use super::programs::{GoProgram, Use};
 use super::reading::Subject;
 use super::rules::Traits;
+use super::verdicts::{Proven, Turn};
 use crate::analysis::{Analysis, Finding, Thresholds};
 use crate::events::Event;
 use crate::go_runtime::Owner;
 use crate::goroutines::{GoroutineTable, Limits, Log2Histogram, SiteId, State};
 use crate::output::Names;
 use crate::output::metrics::{
-    BLOCK_BOUNDS_LOG2_NS, BlockMetrics, Forecast, Identity, KernelMetrics, ProcessMetrics, SiteMetrics,
+    BLOCK_BOUNDS_LOG2_NS, BlockMetrics, Forecast, Identity, KernelMetrics, ProcessMetrics, ProofMetrics, SiteMetrics,
 };
 use crate::process::Process;
 use crate::session::seed::{self, Seeding};
@@ -52,10 +55,10 @@ pub struct Watch {
     table: GoroutineTable,
     names: TraceeNames,
     seeding: Seeding,
-    /// Live goroutines by site at the last sample, and what they grew by a second.
-    before: Vec<(u64, f64)>,
+    growth: Growth,
+    /// Up to when the last reading of its goroutines that is in the table went.
+    read_to: MonotonicNs,
     sampled: Option<(Instant, Counts)>,
-    growth: f64,
     /// Blocked goroutines by reason and by site, at the last sample.
     blocked_by_reason: Vec<u64>,
     kernel: KernelMetrics,
@@ -63,7 +66,14 @@ pub struct Watch {
     stack_bytes: Option<u64>,
     /// Reads its memory from time to time; `None` if it is not known where its program is loaded.
     looker: Option<watch::Watch>,
+    pace: Pace,
+    /// A look is under way.
+    looking: bool,
     analysis: Analysis,
+    /// What is proven of it.
+    pub proven: Proven,
+    /// A turn of the prover that is under way.
+    pub turn: Option<Turn>,
     /// The findings that were told.
     told: Vec<Finding>,
     events: u64,
@@ -172,15 +182,20 @@ impl Watch {
             table: GoroutineTable::with_limits(pid, LIMITS),
             names,
             seeding: Seeding::rest(),
-            before: Vec::new(),
+            growth: Growth::default(),
+            read_to: MonotonicNs(0),
             sampled: None,
-            growth: 0.0,
             blocked_by_reason: Vec::new(),
             kernel: KernelMetrics::default(),
             runtime: None,
             stack_bytes: None,
-            looker: watch::Watch::new(&tracee, Some(looks)).ok(),
+            // When is the pace's to say.
+            looker: watch::Watch::new(&tracee, Some(Duration::ZERO)).ok(),
+            pace: Pace::new(looks, Instant::now()),
+            looking: false,
             analysis: Analysis::new(Thresholds::default()),
+            proven: Proven::default(),
+            turn: None,
             told: Vec::new(),
             events: 0,
             overhead: Overhead::default(),
@@ -252,16 +267,18 @@ impl Watch {
     /// Goes on with the goroutines that are older than the probes, or that a loss has left uncertain; all events up to
     /// `released` are in the table.
     pub fn advance(&mut self, released: MonotonicNs) {
-        let subject = self.subject();
+        let tracee = &self.tracee;
         self.seeding.advance(&mut self.table, false, || {
-            let Subject { pid, start_ticks, program, bias } = subject?;
-            Some(seed::Subject { pid, start_ticks, program, bias })
+            let (process, program) = (tracee.process(), tracee.program().clone());
+            let (pid, start_ticks) = (process.pid(), process.start_ticks());
+            Some(seed::Subject { pid, start_ticks, program, bias: tracee.bias()? })
         });
         self.seeding.take_if_read();
-        if let Some(report) = self.seeding.merge(&mut self.table, released)
-            && self.sampled.is_none()
-        {
-            log::info!("process {}: {} goroutines were there already", self.pid(), report.added);
+        if let Some((report, snapshot)) = self.seeding.merge(&mut self.table, released) {
+            if self.read_to.0 == 0 {
+                log::info!("process {}: {} goroutines were there already", self.pid(), report.added);
+            }
+            self.read_to = snapshot.taken_to.unwrap_or(released);
         }
     }
 
@@ -278,17 +295,28 @@ impl Watch {
     /// If it could not be read; it is tried again.
     pub fn look(&mut self) -> Option<Result<Look, WatchError>> {
         let looker = self.looker.as_mut()?;
+        let now = Instant::now();
+        if !self.looking {
+            let process = self.tracee.process();
+            self.looking = self.pace.is_due(now, || process.cpu_time().ok());
+            if !self.looking {
+                return None;
+            }
+        }
         // Followed by the clock, as everything of so many processes: nobody need be woken.
         let look = {
             let next = std::pin::pin!(looker.next());
             next.poll(&mut Context::from_waker(Waker::noop()))
         };
         let Poll::Ready(look) = look else { return None };
+        self.looking = false;
+        self.pace.looked(now, look.as_ref().map_or(Duration::ZERO, |look| look.cpu));
         Some(look.map(|mut look| {
             looker.add_counts(&mut look.sample, &self.table);
             self.analysis.observe(&look.sample);
             self.stack_bytes = Some(look.snapshot.goroutines.iter().map(|g| g.stack_size()).sum());
             self.runtime = Some(look.runtime.clone());
+            self.kernel.cgroup_limit_bytes = look.sample.memory.cgroup_limit;
             if self.level != Level::Events && !self.seeding.is_under_way() {
                 self.seeding = Seeding::begin(&mut self.table);
             }
@@ -313,6 +341,17 @@ impl Watch {
             notices.push(Notice::finding_gone(finding, &self.identity));
         }
         self.told = now.to_vec();
+        for at in self.proven.untold() {
+            if let Some(site) = self.proven.report().and_then(|report| report.sites.get(at)) {
+                notices.push(Notice::leaked(site, &self.identity));
+            }
+        }
+    }
+
+    /// Its heap, as of the last look.
+    #[must_use]
+    pub fn heap_bytes(&self) -> Option<u64> {
+        self.runtime.as_ref()?.heap_spans_bytes
     }
 
     /// What analysis knows.
@@ -321,10 +360,12 @@ impl Watch {
         &self.analysis
     }
 
-    /// Looks at what changes over time. `hit_ns`: what an event costs the process.
-    pub fn sample(&mut self, now: Instant, hit_ns: f64) {
-        if let Some(kernel) = read_kernel(self.pid(), &self.container) {
-            self.kernel = kernel;
+    /// Looks at what changes over time; all events up to `released` are in the table. `hit_ns`: what an event costs the
+    /// process.
+    pub fn sample(&mut self, now: Instant, released: MonotonicNs, hit_ns: f64) {
+        if let Some(kernel) = read_kernel(self.pid()) {
+            // The limit is known from looks.
+            self.kernel = KernelMetrics { cgroup_limit_bytes: self.kernel.cgroup_limit_bytes, ..kernel };
         }
         self.blocked_by_reason.clear();
         for goroutine in self.table.iter() {
@@ -336,33 +377,27 @@ impl Watch {
                 self.blocked_by_reason[at] += 1;
             }
         }
+        let as_of = self.as_of(released);
+        self.growth.take(as_of, self.table.sites().iter().map(|site| site.live.total()));
         let counts = Counts { events: self.events, cpu_seconds: self.kernel.cpu_seconds };
-        let seconds = self.sampled.map(|(at, _)| now.duration_since(at).as_secs_f64()).filter(|s| *s > 0.0);
-        let (mut live_before, mut live_now) = (0, 0);
-        for (at, site) in self.table.sites().iter().enumerate() {
-            let live = site.live.total();
-            let is_new = at >= self.before.len();
-            if is_new {
-                self.before.push((0, 0.0));
-            }
-            let Some((before, growth)) = self.before.get_mut(at) else { continue };
-            live_before += *before;
-            live_now += live;
-            *growth = seconds.map_or(0.0, |seconds| (live as f64 - *before as f64) / seconds);
-            *before = live;
-        }
-        self.growth = seconds.map_or(0.0, |seconds| (live_now as f64 - live_before as f64) / seconds);
-        if let (Some(seconds), Some((_, before))) = (seconds, self.sampled) {
+        if let Some((at, before)) = self.sampled {
+            let seconds = now.duration_since(at).as_secs_f64();
             let cost = (counts.events - before.events) as f64 * hit_ns / 1e9;
             let used = counts.cpu_seconds - before.cpu_seconds;
-            self.overhead.cpus = cost / seconds;
+            self.overhead.cpus = cost / seconds.max(1e-3);
             // The kernel counts in hundredths of a second: below one, nothing can be said of a share.
             // What the probes cost is in what it used.
             self.overhead.share = if used > cost { cost / (used - cost) } else { f64::from(u8::from(used > 0.0)) };
         }
         self.note_point();
-        // What the older goroutines are is not growth.
-        self.sampled = if self.is_complete() { Some((now, counts)) } else { None };
+        self.sampled = Some((now, counts));
+    }
+
+    /// As of when the table's counts are; `None` while they are not whole.
+    fn as_of(&self, released: MonotonicNs) -> Option<MonotonicNs> {
+        let whole = self.is_complete() && self.table.uncertain_since().is_none();
+        // Without births and ends the last reading is all that is known.
+        whole.then_some(if self.level == Level::Snapshots { self.read_to } else { released })
     }
 
     fn note_point(&mut self) {
@@ -403,7 +438,7 @@ impl Watch {
         Some(match figure {
             Figure::Goroutines => point.goroutines as f64,
             Figure::BlockedShare => (point.goroutines > 0).then(|| point.blocked as f64 / point.goroutines as f64)?,
-            Figure::GrowthPerSecond => self.growth,
+            Figure::GrowthPerSecond => self.growth.per_second()?,
             Figure::MemoryForecastSeconds => self.forecast()?.low_seconds,
             Figure::MemoryShare => {
                 let limits = [self.kernel.cgroup_limit_bytes, runtime().and_then(|r| r.memory_limit_bytes)];
@@ -413,6 +448,7 @@ impl Watch {
             Figure::StackBytes => self.stack_bytes? as f64,
             Figure::BlockedChannels => runtime()?.blocked_channels as f64,
             Figure::ActiveTimers => runtime()?.timers? as f64,
+            Figure::LeakedGoroutines => self.proven.leaked()? as f64,
         })
     }
 
@@ -505,7 +541,7 @@ impl Watch {
             blocked: live.blocked,
             created: totals.created,
             ended: totals.exited + totals.ended_unseen,
-            growth: self.growth,
+            growth: self.growth.per_second().unwrap_or_default(),
             blocks: self.blocks(config.top_reasons),
             sites: self.sites(config),
             runtime: self.runtime.clone(),
@@ -513,6 +549,10 @@ impl Watch {
             kernel: self.kernel,
             forecast: self.forecast(),
             findings: self.findings_by_kind(),
+            proof: self
+                .proven
+                .report()
+                .map(|report| ProofMetrics::of(report, self.proven.unix_ms, config.top_sites_by_size)),
             events: self.events,
             lost: totals.lost,
             uncertain: self.table.uncertain_since().is_some(),
@@ -579,7 +619,7 @@ impl Watch {
                 program.push(at);
             }
         }
-        let growth = |at: usize| self.before.get(at).map_or(0.0, |(_, growth)| *growth);
+        let growth = |at: usize| self.growth.of_site(at);
         let sites = self.table.sites();
         let live = |at: usize| sites.get(at).map_or(0, |site| site.live.total());
         program.sort_by_key(|&at| (std::cmp::Reverse(live(at)), at));
@@ -658,8 +698,8 @@ fn buckets(histogram: &Log2Histogram) -> [u64; BLOCK_BOUNDS_LOG2_NS.len() + 1] {
     shown
 }
 
-/// What the kernel says of a process; `None` if it is gone.
-pub(super) fn read_kernel(pid: Pid, container: &Container) -> Option<KernelMetrics> {
+/// What the kernel says of a process, but for its memory limit; `None` if it is gone.
+pub(super) fn read_kernel(pid: Pid) -> Option<KernelMetrics> {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The name may hold anything: count from its end.
     let behind_name = stat.iter().rposition(|b| *b == b')')? + 1;
@@ -675,7 +715,7 @@ pub(super) fn read_kernel(pid: Pid, container: &Container) -> Option<KernelMetri
         threads: field(20)?,
         start_seconds: boot_seconds() + field(22)? as f64 / ticks,
         resident_bytes: field(24)? * page,
-        cgroup_limit_bytes: container.memory_limit(pid),
+        cgroup_limit_bytes: None,
     })
 }
 
@@ -711,7 +751,7 @@ mod tests {
     #[test]
     fn the_kernel_tells_of_us() {
         let us = Pid(std::process::id());
-        let kernel = read_kernel(us, &Container::of(us)).expect("we run");
+        let kernel = read_kernel(us).expect("we run");
         assert!(kernel.resident_bytes > 1 << 20 && kernel.threads > 0 && kernel.start_seconds > 1e9, "{kernel:?}");
     }
 

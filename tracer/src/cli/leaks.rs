@@ -115,7 +115,7 @@ struct WithProof<'a> {
 fn prove(arguments: &LeaksArguments) -> Result<proof::Report, Failure> {
     let tracee = Tracee::open(Process::open(Pid(arguments.pid.unwrap_or_default()))?)?;
     let proven = super::proving::passes(&tracee, &super::proving::PassArguments::default(), true)?;
-    super::prove::report(&tracee, &proven)
+    Ok(crate::proving::report(&tracee, &proven)?)
 }
 
 /// What a file holds.

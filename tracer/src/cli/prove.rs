@@ -8,12 +8,9 @@ use clap::Args;
 
 use super::proving::{PassArguments, passes};
 use super::{Failure, sink};
-use crate::go_runtime::Globals;
-use crate::output::dump::View;
-use crate::output::proof::{Counts, Proven, Report, write_text};
+use crate::output::proof::{Counts, write_text};
 use crate::process::Process;
-use crate::process::memory::LiveMemory;
-use crate::snapshot::{self, Source, Symbols};
+use crate::proving::report;
 use crate::tracee::Tracee;
 use crate::units::Pid;
 
@@ -70,18 +67,4 @@ fn exit_code(fail: bool, counts: Counts) -> ExitCode {
     }
     eprintln!("gotracer: {} goroutines are unreachable and not proven leaked; use more --passes", counts.all());
     ExitCode::FAILURE
-}
-
-/// Puts names and stacks to what was proven.
-pub(super) fn report(tracee: &Tracee, proven: &Proven) -> Result<Report, Failure> {
-    let Some(bias) = tracee.bias() else { return Err("where the program is loaded is not known".into()) };
-    let program = tracee.program();
-    let (binary, layout) = (&*program.binary, &*program.layout);
-    let memory = LiveMemory::new(tracee.process());
-    let globals = Globals::of(binary, layout);
-    let source = Source { memory: &memory, binary, layout, globals: &globals, reasons: &program.wait_reasons, bias };
-    let snapshot = snapshot::take(&source, snapshot::Options::default())?;
-    let view = View::new(&snapshot, Symbols::new(binary), &program.wait_reasons, bias);
-    let version = binary.version().to_string();
-    Ok(Report::new(tracee.process().pid().0, &program.name, &version, proven, &view))
 }

@@ -1,23 +1,17 @@
-//! Passes over one process: what `prove`, `leaks` and `dump` have in common.
+//! The arguments of passes over one process, and their way to [`proving`]: for `prove`, `leaks` and `dump`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 
 use super::Failure;
-use crate::go_runtime::Globals;
 use crate::output::proof::Proven;
-use crate::process::RegisterSamples;
-use crate::process::memory::LiveMemory;
-use crate::proof::{Options, ProofError, Prover};
-use crate::snapshot::Source;
+use crate::proof::Figures;
+use crate::proving::{self, Plan};
 use crate::tracee::Tracee;
 use crate::units::parse_duration;
-
-/// From the first to the last pass that must find a goroutine unreachable.
-const LEAST_AGE: Duration = Duration::from_secs(2);
 
 /// How passes are done.
 #[derive(Args, Clone, Copy, Debug)]
@@ -41,47 +35,23 @@ impl Default for PassArguments {
 
 /// Does the passes. An interrupt ends them, and what was found until then is given.
 pub(super) fn passes(tracee: &Tracee, arguments: &PassArguments, say: bool) -> Result<Proven, Failure> {
-    let Some(bias) = tracee.bias() else { return Err("where the program is loaded is not known".into()) };
-    let program = tracee.program();
-    let (binary, layout) = (&*program.binary, &*program.layout);
-    let memory = LiveMemory::new(tracee.process());
-    let globals = Globals::of(binary, layout);
-    let source = Source { memory: &memory, binary, layout, globals: &globals, reasons: &program.wait_reasons, bias };
     let cancel = interrupted()?;
     // One is left to the target.
     let threads = std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).max(1);
-    let options = Options { threads, deadline: arguments.deadline, least_age: LEAST_AGE, cancel: &cancel };
-    let mut prover = Prover::new(&source, options)?;
-    let (began, mut proven) = (Instant::now(), Proven::default());
-    for pass in 1..=arguments.passes {
-        if pass > 1 && pause(arguments.every, &cancel) {
-            break;
-        }
-        let process = tracee.process();
-        let writable = if prover.has_foreign_memory() { process.writable_memory()? } else { Vec::new() };
-        let registers = RegisterSamples::start(process);
-        let registers = registers.inspect_err(|error| log::info!("registers cannot be sampled: {error}")).ok();
-        match prover.pass(&writable, registers, true) {
-            Ok(figures) => proven.figures = figures,
-            Err(ProofError::Cancelled) if pass > 1 => break,
-            Err(error) => return Err(error.into()),
-        }
+    let PassArguments { passes, every, deadline } = *arguments;
+    let plan = Plan { passes, every, deadline, threads };
+    let after = |pass: u32, figures: &Figures| {
         if say {
-            let figures = &proven.figures;
             eprintln!(
-                "pass {pass} of {}: {} of {} that wait on synchronisation are unreachable ({:.0} ms, {:.0} MiB of heap)",
-                arguments.passes,
+                "pass {pass} of {passes}: {} of {} that wait on synchronisation are unreachable ({:.0} ms, {:.0} MiB of heap)",
                 figures.unreachable,
                 figures.blocked,
                 figures.took.as_secs_f64() * 1e3,
                 figures.heap_bytes as f64 / f64::from(1 << 20),
             );
         }
-        log::info!("{:?}", proven.figures);
-    }
-    (proven.leaks, proven.sites) = (prover.leaks()?, prover.sites().to_vec());
-    (proven.passes, proven.took) = (prover.passes(), began.elapsed());
-    Ok(proven)
+    };
+    Ok(proving::passes(tracee, &plan, &cancel, after)?)
 }
 
 /// Set when the user interrupts.
@@ -95,17 +65,4 @@ fn interrupted() -> Result<Arc<AtomicBool>, Failure> {
         }
     })?;
     Ok(cancel)
-}
-
-/// Waits; true if it was interrupted.
-fn pause(duration: Duration, cancel: &AtomicBool) -> bool {
-    let end = Instant::now() + duration;
-    while !cancel.load(Ordering::Relaxed) {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return false;
-        }
-        std::thread::sleep(left.min(Duration::from_millis(50)));
-    }
-    true
 }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::proof::{Counts, Report};
 use crate::snapshot::RuntimeStats;
 
 /// What a process is known by.
@@ -94,6 +95,62 @@ pub struct Forecast {
     pub high_seconds: f64,
 }
 
+/// What the prover's last passes said.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProofMetrics {
+    /// When, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// How long the last pass took, in seconds.
+    pub pass_seconds: f64,
+    /// By creation site, those with the most first; the others as one.
+    pub sites: Vec<ProofSiteMetrics>,
+}
+
+/// Goroutines of one `go` statement that nothing reaches.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProofSiteMetrics {
+    /// The function of the `go` statement; `(others)` for the sum.
+    pub function: String,
+    /// Its file.
+    pub file: String,
+    /// Its line.
+    pub line: u32,
+    /// By verdict.
+    pub counts: Counts,
+    /// What they alone keep alive, stacks included: an estimate.
+    pub retained_bytes: u64,
+}
+
+impl ProofMetrics {
+    /// Of a report, with so many sites.
+    #[must_use]
+    pub fn of(report: &Report, unix_ms: u64, top: usize) -> Self {
+        let mut sites: Vec<ProofSiteMetrics> = Vec::new();
+        for (at, site) in report.sites.iter().enumerate() {
+            let retained = site.retained_estimate.heap_bytes + site.retained_estimate.stack_bytes;
+            let (function, file) = if at < top { (&*site.function, &*site.file) } else { ("(others)", "") };
+            let line = if at < top { site.line } else { 0 };
+            // Equal names are one series: the same line inlined in several places.
+            let same =
+                |known: &&mut ProofSiteMetrics| (&*known.function, &*known.file, known.line) == (function, file, line);
+            match sites.iter_mut().find(same) {
+                Some(known) => {
+                    known.counts.add_all(site.counts);
+                    known.retained_bytes += retained;
+                }
+                None => sites.push(ProofSiteMetrics {
+                    function: function.to_owned(),
+                    file: file.to_owned(),
+                    line,
+                    counts: site.counts,
+                    retained_bytes: retained,
+                }),
+            }
+        }
+        Self { unix_ms, pass_seconds: report.last_pass.took.as_secs_f64(), sites }
+    }
+}
+
 /// All figures of one process.
 #[derive(Clone, Debug, Default)]
 pub struct ProcessMetrics {
@@ -133,6 +190,8 @@ pub struct ProcessMetrics {
     pub forecast: Option<Forecast>,
     /// Findings by kind and severity.
     pub findings: Vec<(String, String, u64)>,
+    /// What the prover said; `None` before it has.
+    pub proof: Option<ProofMetrics>,
     /// Events that came up for it.
     pub events: u64,
     /// Events that were lost, for it or another process.
@@ -176,6 +235,8 @@ pub struct AgentMetrics {
     pub evidence: u64,
     /// Bytes that the flight recorder holds.
     pub flight_recorder_bytes: u64,
+    /// Passes that the prover has done, and CPU seconds that they took.
+    pub proof: (u64, f64),
     /// Processes that have no series of their own, and their goroutines.
     pub others: (u64, u64),
 }

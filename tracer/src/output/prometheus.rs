@@ -324,6 +324,7 @@ fn families(processes: &[ProcessMetrics], agent: &AgentMetrics) -> Vec<Family> {
     states(processes, &mut all);
     sites(processes, &mut all);
     memory(processes, &mut all);
+    proofs(processes, &mut all);
     itself(agent, &mut all);
     all
 }
@@ -477,6 +478,48 @@ fn memory(processes: &[ProcessMetrics], all: &mut Vec<Family>) {
     ));
 }
 
+/// What the prover says: figures as of its last passes over each process.
+fn proofs(processes: &[ProcessMetrics], all: &mut Vec<Family>) {
+    let proofs = || processes.iter().filter_map(|p| Some((p, p.proof.as_ref()?)));
+    let (mut goroutines, mut retained) = (Vec::new(), Vec::new());
+    for (process, site) in proofs().flat_map(|(p, proof)| proof.sites.iter().map(move |site| (p, site))) {
+        let labels = || {
+            let line = Cow::Owned(site.line.to_string());
+            vec![("site", own(&site.function)), ("file", own(&site.file)), ("line", line)]
+        };
+        let counts = site.counts;
+        for (verdict, n) in [
+            ("confirmed", counts.confirmed),
+            ("leaked", counts.leaked),
+            ("suspected", counts.suspected),
+            ("unknown", counts.unknown),
+        ] {
+            let labels = [labels(), vec![("verdict", verdict.into())]].concat();
+            goroutines.push(row(process, labels, Value::Gauge(n as f64)));
+        }
+        retained.push(row(process, labels(), Value::Gauge(site.retained_bytes as f64)));
+    }
+    all.push(gauge(
+        "gotracer_proof_goroutines",
+        "Goroutines that nothing which can still run reaches, by creation site and verdict: leaked and confirmed are proven.",
+        goroutines,
+    ));
+    all.push(gauge(
+        "gotracer_proof_retained_bytes",
+        "What they alone keep alive, by creation site; estimated.",
+        retained,
+    ));
+    let one = |value: fn(&super::metrics::ProofMetrics) -> f64| {
+        proofs().map(|(p, proof)| row(p, vec![], Value::Gauge(value(proof)))).collect()
+    };
+    all.push(gauge("gotracer_proof_pass_seconds", "How long the last pass took.", one(|proof| proof.pass_seconds)));
+    all.push(gauge(
+        "gotracer_proof_time_seconds",
+        "Number of seconds since 1970 of the last proof.",
+        one(|proof| proof.unix_ms as f64 / 1e3),
+    ));
+}
+
 /// What the agent says of itself.
 fn itself(agent: &AgentMetrics, all: &mut Vec<Family>) {
     let plain = |own: Vec<(&'static str, Cow<'static, str>)>, value| Row { identity: None, own, value };
@@ -543,6 +586,12 @@ fn itself(agent: &AgentMetrics, all: &mut Vec<Family>) {
         "gotracer_agent_flight_recorder_bytes",
         "Bytes of events that the flight recorder holds.",
         one(agent.flight_recorder_bytes as f64),
+    ));
+    all.push(counter("gotracer_agent_proof_passes", "Passes of the prover.", count(agent.proof.0)));
+    all.push(counter(
+        "gotracer_agent_proof_cpu_seconds",
+        "CPU time that the prover has used.",
+        vec![plain(vec![], Value::Counter(agent.proof.1))],
     ));
     all.push(counter(
         "gotracer_agent_evidence",

@@ -402,7 +402,7 @@ impl Session {
             self.dial.read(&mut self.table)?;
         }
         if self.pending.is_empty()
-            && let Some((report, snapshot)) = self.seeding.merge_keeping(&mut self.table, self.stream.released())
+            && let Some((report, snapshot)) = self.seeding.merge(&mut self.table, self.stream.released())
         {
             self.readings.merged(snapshot);
             return Ok(Progress::Merged(report));

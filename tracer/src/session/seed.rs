@@ -149,13 +149,8 @@ impl Seeding {
     }
 
     /// Merges what was read, if there is something and all events up to the end of the reading are in the table: all up
-    /// to `applied` are.
-    pub(crate) fn merge(&mut self, table: &mut GoroutineTable, applied: MonotonicNs) -> Option<MergeReport> {
-        self.merge_keeping(table, applied).map(|(report, _)| report)
-    }
-
-    /// As [`Self::merge`], and gives what was merged.
-    pub(crate) fn merge_keeping(
+    /// to `applied` are. Gives what was merged, too.
+    pub(crate) fn merge(
         &mut self,
         table: &mut GoroutineTable,
         applied: MonotonicNs,

@@ -11,8 +11,8 @@ use serde::Serialize;
 use tokio::io::AsyncReadExt;
 
 use super::incident::Incident;
-use crate::agent::config::{Alarm, MemoryHigh, Span};
-use crate::agent::container::Container;
+use crate::agent::config::{Alarm, Config, MemoryHigh, Span};
+use crate::agent::container::{Container, memory_limit};
 use crate::agent::post;
 use crate::tracee::Tracee;
 
@@ -35,8 +35,8 @@ pub struct Done {
 }
 
 /// Does all that `alarm` says, in the order in which the configuration explains it.
-pub async fn all(alarm: &Alarm, incident: &Incident, tracee: &Tracee, ca_file: &Path) -> Vec<Done> {
-    let act = &alarm.act;
+pub async fn all(alarm: &Alarm, incident: &Incident, tracee: &Tracee, config: &Config) -> Vec<Done> {
+    let (act, ca_file) = (&alarm.act, &config.otlp.ca_file);
     let mut done = Vec::new();
     let dry = incident.dry_run;
     if let Some(file) = &act.touch {
@@ -48,7 +48,7 @@ pub async fn all(alarm: &Alarm, incident: &Incident, tracee: &Tracee, ca_file: &
         done.push(finished("signal", signal.to_string(), dry, Instant::now(), result.map(|()| String::new())));
     }
     if let Some(high) = act.memory_high {
-        let result = memory_high(tracee, high, dry);
+        let result = memory_high(tracee, high, &config.discovery.cgroups, dry);
         let with = result.as_ref().map_or_else(|_| format!("{high:?}"), ToString::to_string);
         done.push(finished("memory_high", with, dry, Instant::now(), result.map(|_| String::new())));
     }
@@ -90,15 +90,15 @@ fn touch(file: &Path, incident: &Incident) -> io::Result<()> {
 }
 
 /// Sets the `memory.high` of the process's cgroup; gives the bytes that it was set to.
-fn memory_high(tracee: &Tracee, high: MemoryHigh, dry_run: bool) -> io::Result<u64> {
+fn memory_high(tracee: &Tracee, high: MemoryHigh, mounted: &Path, dry_run: bool) -> io::Result<u64> {
     let pid = tracee.process().pid();
     let not_found = |what: String| io::Error::new(io::ErrorKind::NotFound, what);
     let container = Container::of(pid);
     if tracee.process().has_exited() {
         return Err(not_found(format!("process {pid} has exited")));
     }
-    let folder =
-        container.folder().ok_or_else(|| not_found(format!("the cgroup {} is not in sight", container.cgroup)))?;
+    let out_of_sight = || not_found(format!("the cgroup {} is not in sight", container.cgroup));
+    let folder = container.folder(mounted).ok_or_else(out_of_sight)?;
     let file = folder.join("memory.high");
     if !file.is_file() {
         return Err(not_found(format!(
@@ -109,7 +109,7 @@ fn memory_high(tracee: &Tracee, high: MemoryHigh, dry_run: bool) -> io::Result<u
     let bytes = match high {
         MemoryHigh::Bytes(bytes) => bytes,
         MemoryHigh::Percent(percent) => {
-            let limit = container.memory_limit(pid);
+            let limit = memory_limit(&folder, mounted);
             let limit = limit.ok_or_else(|| not_found("the cgroup has no memory.max to take a share of".to_owned()))?;
             (limit as f64 * percent / 100.0) as u64
         }

@@ -111,6 +111,7 @@ fn begin(shared: &Shared, released: MonotonicNs, pid: Pid, alarm: Alarm, value: 
             recording,
             series: watch.series().iter().cloned().collect(),
             findings: watch.findings().to_vec(),
+            proof: watch.proven.last.clone().map(|outcome| (watch.proven.unix_ms, outcome)),
             config: state.config.evidence.clone(),
         };
         (incident, material, Arc::clone(&watch.tracee))
@@ -144,8 +145,8 @@ async fn respond(shared: Shared, mut incident: Incident, material: Material, ala
             }
         }
     }
-    let ca_file = shared.borrow().config.otlp.ca_file.clone();
-    let done = actions::all(&alarm, &incident, &tracee, &ca_file).await;
+    let config = Rc::clone(&shared.borrow().config);
+    let done = actions::all(&alarm, &incident, &tracee, &config).await;
     let folder = incident.evidence.clone();
     {
         let mut state = shared.borrow_mut();

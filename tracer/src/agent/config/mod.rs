@@ -53,6 +53,8 @@ pub struct Config {
     pub otlp: Otlp,
     /// Where findings and alarms are written as JSON lines.
     pub log: Log,
+    /// How it is proven what is leaked.
+    pub proof: Proof,
     /// What is kept of the last minutes.
     pub flight_recorder: FlightRecorder,
     /// Where evidence is put.
@@ -74,6 +76,8 @@ pub struct Discovery {
     pub max_processes: usize,
     /// Probes stay in an executable for so long after its last process has ended.
     pub keep_probes: Span,
+    /// Where the host's cgroups are mounted.
+    pub cgroups: PathBuf,
 }
 
 impl Default for Discovery {
@@ -83,6 +87,7 @@ impl Default for Discovery {
             min_age: Span(std::time::Duration::from_millis(200)),
             max_processes: 1000,
             keep_probes: Span::seconds(60),
+            cgroups: PathBuf::from("/sys/fs/cgroup"),
         }
     }
 }
@@ -238,6 +243,37 @@ pub struct Log {
     pub file: Option<PathBuf>,
 }
 
+/// How it is proven what is leaked.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Proof {
+    /// Whether it is.
+    pub enabled: bool,
+    /// How often for one process; newly suspected goroutines wait for a tenth of it.
+    pub interval: Span,
+    /// Passes each time: three for *leaked*, eight for *confirmed*.
+    pub passes: u32,
+    /// How long one pass may take.
+    pub deadline: Span,
+    /// A process whose heap is larger is left out.
+    pub max_heap: Size,
+    /// What all passes may take, in per cent of one CPU.
+    pub cpu_percent: f64,
+}
+
+impl Default for Proof {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            interval: Span::seconds(600),
+            passes: 3,
+            deadline: Span::seconds(20),
+            max_heap: Size(1 << 30),
+            cpu_percent: 0.1,
+        }
+    }
+}
+
 /// What is kept of the last minutes.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -301,6 +337,8 @@ pub enum Figure {
     BlockedChannels,
     /// Timers that are set.
     ActiveTimers,
+    /// Goroutines that are proven to be leaked.
+    LeakedGoroutines,
 }
 
 /// When to act, and how.
@@ -458,18 +496,24 @@ impl Config {
                 http.listen
             ));
         }
-        for (key, percent) in
-            [("process_percent", self.budget.process_percent), ("host_percent", self.budget.host_percent)]
-        {
+        for (key, percent) in [
+            ("[budget] process_percent", self.budget.process_percent),
+            ("[budget] host_percent", self.budget.host_percent),
+            ("[proof] cpu_percent", self.proof.cpu_percent),
+        ] {
             if !(percent > 0.0 && percent <= 100.0) {
-                return Err(format!("[budget] {key} = {percent} is not above 0 and up to 100"));
+                return Err(format!("{key} = {percent} is not above 0 and up to 100"));
             }
+        }
+        if self.proof.passes == 0 {
+            return Err("[proof] passes = 0 proves nothing; enabled = false leaves it".into());
         }
         for (key, span) in [
             ("[discovery] scan_interval", self.discovery.scan_interval),
             ("[metrics] sample_interval", self.metrics.sample_interval),
             ("[metrics] snapshot_interval", self.metrics.snapshot_interval),
             ("[otlp] interval", self.otlp.interval),
+            ("[proof] interval", self.proof.interval),
         ] {
             if span.0 < std::time::Duration::from_millis(100) {
                 return Err(format!("{key} is shorter than 100ms"));

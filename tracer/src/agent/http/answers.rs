@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 use super::{Answer, body, text};
 use crate::agent::reading::{Subject, with_source};
 use crate::agent::state::{Shared, tracee_of};
+use crate::agent::verdicts::Proven;
 use crate::output::dump::{DumpFilter, Meta, View, groups, write_json, write_text};
 use crate::output::{pprof, prometheus};
 use crate::snapshot::{self, RuntimeStats, Symbols};
@@ -23,7 +24,7 @@ gotracer agent
   /metrics                   figures, for Prometheus
   /healthz                   is the agent well
   /processes                 every Go process on this host and what became of it
-  /findings                  what is suspected of each process, or with ?pid=PID of one
+  /findings                  what is suspected and what is proven of each process, or with ?pid=PID of one
   /goroutines?pid=PID        every goroutine of a process, JSON
   /dump?pid=PID              the same as Go's own traceback; &form=pprof for `go tool pprof`
   /flightrecorder?pid=PID    the last minutes of its events, for `gotracer report`
@@ -122,10 +123,25 @@ fn findings(query: &Query<'_>, shared: &Shared) -> Answer {
                 "verdict": watch.analysis().verdict(),
                 "findings": watch.findings(),
                 "forecast": watch.analysis().forecast(),
+                "proof": proof(&watch.proven),
             })
         })
         .collect();
     json(&serde_json::json!({ "processes": rows }))
+}
+
+/// What is proven of a process; null before anything is.
+fn proof(proven: &Proven) -> serde_json::Value {
+    match &proven.last {
+        None => serde_json::Value::Null,
+        Some(Ok(report)) => serde_json::json!({
+            "unix_ms": proven.unix_ms,
+            "passes": report.passes,
+            "counts": report.counts(),
+            "sites": report.sites,
+        }),
+        Some(Err(why)) => serde_json::json!({ "unix_ms": proven.unix_ms, "failed": **why }),
+    }
 }
 
 fn recording(query: &Query<'_>, shared: &Shared) -> Answer {

@@ -129,6 +129,14 @@ impl Counts {
         }
     }
 
+    /// Takes in those of another place.
+    pub fn add_all(&mut self, other: Self) {
+        self.confirmed += other.confirmed;
+        self.leaked += other.leaked;
+        self.suspected += other.suspected;
+        self.unknown += other.unknown;
+    }
+
     /// Those that are proven.
     #[must_use]
     pub fn proven(self) -> usize {

@@ -1,5 +1,6 @@
 //! Passes over one process: what `prove`, `leaks` and `dump` have in common.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -31,11 +32,14 @@ pub(super) struct PassArguments {
     /// How long one pass may take
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "1m")]
     pub(super) deadline: Duration,
+    /// Reads heap and stacks in the order that another run with this seed did; without it, in any (--json tells the seed)
+    #[arg(long, value_name = "N")]
+    pub(super) seed: Option<u64>,
 }
 
 impl Default for PassArguments {
     fn default() -> Self {
-        Self { passes: 3, every: Duration::from_secs(1), deadline: Duration::from_secs(60) }
+        Self { passes: 3, every: Duration::from_secs(1), deadline: Duration::from_secs(60), seed: None }
     }
 }
 
@@ -47,10 +51,10 @@ pub(super) fn passes(tracee: &Tracee, arguments: &PassArguments, say: bool) -> R
     let memory = LiveMemory::new(tracee.process());
     let globals = Globals::of(binary, layout);
     let source = Source { memory: &memory, binary, layout, globals: &globals, reasons: &program.wait_reasons, bias };
-    let cancel = interrupted()?;
+    let (cancel, seed) = (interrupted()?, arguments.seed.unwrap_or_else(any_seed));
     // One is left to the target.
     let threads = std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).max(1);
-    let options = Options { threads, deadline: arguments.deadline, least_age: LEAST_AGE, cancel: &cancel };
+    let options = Options { threads, deadline: arguments.deadline, least_age: LEAST_AGE, seed, cancel: &cancel };
     let mut prover = Prover::new(&source, options)?;
     let (began, mut proven) = (Instant::now(), Proven::default());
     for pass in 1..=arguments.passes {
@@ -80,8 +84,14 @@ pub(super) fn passes(tracee: &Tracee, arguments: &PassArguments, say: bool) -> R
         log::info!("{:?}", proven.figures);
     }
     (proven.leaks, proven.sites) = (prover.leaks()?, prover.sites().to_vec());
-    (proven.passes, proven.took) = (prover.passes(), began.elapsed());
+    (proven.passes, proven.took, proven.seed) = (prover.passes(), began.elapsed(), seed);
     Ok(proven)
+}
+
+/// A number that no other run had, but for chance.
+fn any_seed() -> u64 {
+    // Keyed from the system's randomness.
+    RandomState::new().hash_one(std::process::id())
 }
 
 /// Set when the user interrupts.

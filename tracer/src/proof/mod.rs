@@ -16,11 +16,13 @@ mod blocked;
 mod frames;
 mod heap;
 mod mark;
+mod order;
 mod pass;
 mod passes;
 mod registers;
 mod retained;
 mod roots;
+mod spans;
 mod stacks;
 mod type_names;
 mod types;
@@ -106,6 +108,8 @@ pub struct Options<'a> {
     pub deadline: Duration,
     /// From the first to the last pass for [`Verdict::Leaked`].
     pub least_age: Duration,
+    /// Chooses the order in which each pass reads heap and stacks.
+    pub seed: u64,
     /// Ends a pass when set.
     pub cancel: &'a AtomicBool,
 }
@@ -212,7 +216,7 @@ impl<'a> Prover<'a> {
         };
         let memory = mark::Bounded { memory: self.source.memory, bounds };
         let source = Source { memory: &memory, ..*self.source };
-        let order = u64::from(self.verdicts.passes());
+        let order = order::Order::of_pass(self.options.seed, self.verdicts.passes());
         let setting = pass::Setting { source: &source, bounds, writable, order };
         let mut registers = registers::Registers::new(registers);
         let done = pass::pass(&setting, &mut registers).and_then(|(pass, mut marked)| {

@@ -142,6 +142,7 @@ mod tests {
             go_version: "go1.27.3".to_owned(),
             passes: 3,
             seconds: 2.04,
+            seed: 1,
             last_pass: Figures { goroutines: 1300, blocked: 1210, ..Figures::default() },
             sites: vec![SiteReport {
                 function: "main.search".to_owned(),

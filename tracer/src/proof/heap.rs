@@ -126,14 +126,24 @@ enum Grey {
     Single(usize),
 }
 
-/// One object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One object, small enough to have many at hand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Object {
     /// The number of its bit.
     bit: u64,
-    grey: Grey,
-    /// Whether it may hold pointers.
-    scannable: bool,
+    /// The address of its span, or four times the number of its [`Single`]; with the two bits below.
+    of: u64,
+}
+
+impl Object {
+    /// It may hold pointers.
+    const SCANNABLE: u64 = 1;
+    /// It has a span to itself.
+    const SINGLE: u64 = 2;
+
+    fn new(bit: u64, of: u64, info: PointerInfo) -> Self {
+        Self { bit, of: of | if info == PointerInfo::None { 0 } else { Self::SCANNABLE } }
+    }
 }
 
 /// What a word is.
@@ -408,21 +418,18 @@ impl Heap {
                 let Some(class) = self.class(page).filter(|class| offset < class.limit) else { return Found::Nothing };
                 let index = (offset * u64::from(class.reciprocal)) >> 32;
                 let bit = u64::from(page.low()) * 64 + index;
-                let At::Page(first) = self.page(word - offset) else { return Found::Nothing };
-                let scannable = class.kind.info != PointerInfo::None;
-                Found::Object(Object { bit, grey: Grey::Page(first), scannable })
+                Found::Object(Object::new(bit, word - offset, class.kind.info))
             }
         }
     }
 
     fn single(&self, number: u32, word: u64) -> Found {
-        let number = number as usize;
-        let Some(single) = self.singles.get(number) else { return Found::Nothing };
+        let Some(single) = self.singles.get(number as usize) else { return Found::Nothing };
         if word.wrapping_sub(single.start) >= single.kind.elem {
             return Found::Nothing;
         }
-        let scannable = single.kind.info != PointerInfo::None;
-        Found::Object(Object { bit: single.bits as u64 * 64, grey: Grey::Single(number), scannable })
+        let of = u64::from(number) * 4 | Object::SINGLE;
+        Found::Object(Object::new(single.bits as u64 * 64, of, single.kind.info))
     }
 
     /// Marks the object at which `word` points, if it does.
@@ -453,9 +460,23 @@ impl Heap {
         let Some(word) = self.marks.get((object.bit / 64) as usize) else { return };
         let bit = 1 << (object.bit % 64);
         // Most pointers lead to what is marked: look before writing.
-        if word.load(Ordering::Relaxed) & bit == 0 && word.fetch_or(bit, Ordering::Relaxed) & bit == 0 && object.scannable
+        if word.load(Ordering::Relaxed) & bit == 0
+            && word.fetch_or(bit, Ordering::Relaxed) & bit == 0
+            && object.of & Object::SCANNABLE != 0
+            && let Some(grey) = self.grey_of(object)
         {
-            self.make_grey(object.grey);
+            self.make_grey(grey);
+        }
+    }
+
+    /// Where it is remembered that there is something to scan in the object's span.
+    fn grey_of(&self, object: Object) -> Option<Grey> {
+        if object.of & Object::SINGLE != 0 {
+            return Some(Grey::Single((object.of >> 2) as usize));
+        }
+        match self.page(object.of) {
+            At::Page(page) => Some(Grey::Page(page)),
+            At::Whole(_) | At::Nowhere => None,
         }
     }
 
@@ -600,7 +621,7 @@ impl Heap {
 
     /// Remembers that the object at `address` is to be treated by itself.
     pub(super) fn set_special(&mut self, address: u64) {
-        match self.object(address).map(|object| object.grey) {
+        match self.object(address).and_then(|object| self.grey_of(object)) {
             Some(Grey::Page(at)) => {
                 if let Some(page) = self.pages.get_mut(at) {
                     page.0 |= Page::SPECIAL;
@@ -676,9 +697,5 @@ impl Strays {
 
     pub(super) fn take(&mut self) -> Vec<u64> {
         self.0.drain().collect()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 }

@@ -253,7 +253,7 @@ struct Worker<'a, 'h> {
     /// Bytes of all ranges.
     planned: usize,
     pointers: Vec<u64>,
-    objects: Vec<Object>,
+    objects: [Object; TOGETHER],
     reached: Reached,
 }
 
@@ -269,7 +269,7 @@ impl<'a, 'h> Worker<'a, 'h> {
             plans: Vec::new(),
             planned: 0,
             pointers: Vec::with_capacity(TOGETHER),
-            objects: Vec::with_capacity(TOGETHER),
+            objects: [Object::default(); TOGETHER],
             reached: Reached::default(),
         }
     }
@@ -545,16 +545,30 @@ impl<'a, 'h> Worker<'a, 'h> {
 
     /// Marks what the words remembered point at.
     fn follow(&mut self) {
+        let mut count = 0;
         for &word in &self.pointers {
             match self.heap.find(word) {
                 Found::Nothing => {}
                 Found::Stray => self.reached.strays.add(word),
-                Found::Object(object) => self.objects.push(object),
+                Found::Object(object) => {
+                    if let Some(slot) = self.objects.get_mut(count) {
+                        *slot = object;
+                        count += 1;
+                    }
+                }
             }
         }
         self.pointers.clear();
-        self.objects.retain(|object| !self.heap.is_marked(*object));
-        self.objects.drain(..).for_each(|object| self.heap.mark(object));
+        // Without a branch on what cannot be foretold: those that are not marked move to the front.
+        let mut fresh = 0;
+        for at in 0..count {
+            let object = self.objects.get(at).copied().unwrap_or_default();
+            if let Some(slot) = self.objects.get_mut(fresh) {
+                *slot = object;
+            }
+            fresh += usize::from(!self.heap.is_marked(object));
+        }
+        self.objects.iter().take(fresh).for_each(|object| self.heap.mark(*object));
     }
 }
 

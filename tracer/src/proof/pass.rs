@@ -309,7 +309,7 @@ impl Marked<'_> {
         setting: &Setting<'_>,
         registers: &mut Registers,
     ) -> Result<Look, ProofError> {
-        let look = Look::take(self.source)?;
+        let look = Look::glance(self.source)?;
         let before: HashMap<u64, (u64, Role)> =
             self.look.goroutines.iter().map(|g| (g.address.0, (g.print, g.role))).collect();
         let (mut changed, mut stands) = (Vec::new(), HashSet::new());
@@ -339,8 +339,7 @@ impl Marked<'_> {
                 changed.push(candidate.address);
             }
         }
-        let strays = !self.marker.strays.is_empty();
-        if self.marker.heap.refresh(self.source, rules)? || strays {
+        if self.marker.heap.refresh(self.source, rules)? {
             self.flag_special();
             for word in self.marker.strays.take() {
                 self.marker.root(word);
@@ -361,7 +360,7 @@ impl Marked<'_> {
         if numbers.is_empty() {
             return Ok(());
         }
-        let now = Look::take(self.source)?;
+        let now = Look::glance(self.source)?;
         let now: HashMap<u64, u64> = now.goroutines.iter().map(|g| (g.address.0, g.print)).collect();
         let before: HashMap<u64, u64> = self.look.goroutines.iter().map(|g| (g.address.0, g.print)).collect();
         for number in numbers {

@@ -73,10 +73,11 @@ pub(super) fn passes(tracee: &Tracee, arguments: &PassArguments, say: bool) -> R
         if say {
             let figures = &proven.figures;
             eprintln!(
-                "pass {pass} of {}: {} of {} that wait on synchronisation are unreachable ({:.0} ms, {:.0} MiB of heap)",
+                "pass {pass} of {}: {} of {} that wait on synchronisation are unreachable, {} of them leaked ({:.0} ms, {:.0} MiB of heap)",
                 arguments.passes,
                 figures.unreachable,
                 figures.blocked,
+                prover.proven(),
                 figures.took.as_secs_f64() * 1e3,
                 figures.heap_bytes as f64 / f64::from(1 << 20),
             );

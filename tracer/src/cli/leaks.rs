@@ -112,7 +112,7 @@ pub(super) fn leaks(arguments: &LeaksArguments) -> Result<ExitCode, Failure> {
         write_text(&mut out, &report, terminal && std::env::var_os("NO_COLOR").is_none())?;
         if let Some(proof) = &proof {
             writeln!(out, "\nProven by reachability:")?;
-            proof::write_text(&mut out, proof)?;
+            proof::write_text(&mut out, proof, proof::SITES)?;
         }
     }
     out.flush()?;
@@ -142,13 +142,18 @@ fn prove_if_quick(arguments: &LeaksArguments, extent: Option<(u64, u64)>) -> Opt
     let expected = crate::proof::expected_time(heap, goroutines);
     if expected > QUICK {
         let (gib, seconds) = (heap as f64 / f64::from(1 << 30), expected.as_secs_f64());
-        eprintln!("not proven by reachability: a pass over {gib:.1} GiB of heap may take {seconds:.0} s; --prove does it");
+        eprintln!(
+            "not proven by reachability: a pass over {gib:.1} GiB of heap may take {seconds:.0} s; --prove does it"
+        );
         return None;
     }
     match prove(arguments, PassArguments { deadline: QUICK, ..PassArguments::default() }) {
         Ok(report) => Some(report),
         Err(error) if matches!(error.downcast_ref(), Some(ProofError::Deadline)) => {
-            eprintln!("not proven by reachability: a pass takes more than {} s; --prove takes the time", QUICK.as_secs());
+            eprintln!(
+                "not proven by reachability: a pass takes more than {} s; --prove takes the time",
+                QUICK.as_secs()
+            );
             None
         }
         Err(error) => {

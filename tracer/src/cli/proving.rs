@@ -1,6 +1,7 @@
 //! Passes over one process: what `prove`, `leaks` and `dump` have in common.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,15 +11,15 @@ use clap::Args;
 use super::Failure;
 use crate::go_runtime::Globals;
 use crate::output::proof::Proven;
-use crate::process::RegisterSamples;
 use crate::process::memory::LiveMemory;
-use crate::proof::{Options, ProofError, Prover};
+use crate::process::{Process, RegisterSamples};
+use crate::proof::{Figures, Options, ProofError, Prover};
 use crate::snapshot::Source;
-use crate::tracee::Tracee;
+use crate::tracee::{LoadBias, Program, Tracee};
 use crate::units::parse_duration;
 
 /// From the first to the last pass that must find a goroutine unreachable.
-const LEAST_AGE: Duration = Duration::from_secs(2);
+pub(super) const LEAST_AGE: Duration = Duration::from_secs(2);
 
 /// How passes are done.
 #[derive(Args, Clone, Copy, Debug)]
@@ -46,34 +47,19 @@ impl Default for PassArguments {
 /// Does the passes. An interrupt ends them, and what was found until then is given.
 pub(super) fn passes(tracee: &Tracee, arguments: &PassArguments, say: bool) -> Result<Proven, Failure> {
     let Some(bias) = tracee.bias() else { return Err("where the program is loaded is not known".into()) };
-    let program = tracee.program();
-    let (binary, layout) = (&*program.binary, &*program.layout);
-    let memory = LiveMemory::new(tracee.process());
-    let globals = Globals::of(binary, layout);
-    let source = Source { memory: &memory, binary, layout, globals: &globals, reasons: &program.wait_reasons, bias };
     let (cancel, seed) = (interrupted()?, arguments.seed.unwrap_or_else(any_seed));
     // One is left to the target.
     let threads = std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).max(1);
     let options = Options { threads, deadline: arguments.deadline, least_age: LEAST_AGE, seed, cancel: &cancel };
-    let mut prover = Prover::new(&source, options)?;
-    let (began, mut proven) = (Instant::now(), Proven::default());
-    for pass in 1..=arguments.passes {
-        if pass > 1 && pause(arguments.every, &cancel) {
-            break;
-        }
-        let process = tracee.process();
-        let writable = if prover.has_foreign_memory() { process.writable_memory()? } else { Vec::new() };
-        let registers = RegisterSamples::start(process);
-        let registers = registers.inspect_err(|error| log::info!("registers cannot be sampled: {error}")).ok();
-        match prover.pass(&writable, registers, true) {
-            Ok(figures) => proven.figures = figures,
-            Err(ProofError::Cancelled) if pass > 1 => break,
-            Err(error) => return Err(error.into()),
-        }
+    let (began, mut proven) = (Instant::now(), Proven { seed, ..Proven::default() });
+    let subject = Subject { process: tracee.process(), program: tracee.program(), bias, weigh: true };
+    let done = subject.each_pass(options, |prover, figures| {
+        proven.figures = figures;
         if say {
-            let figures = &proven.figures;
             eprintln!(
-                "pass {pass} of {}: {} of {} that wait on synchronisation are unreachable, {} of them leaked ({:.0} ms, {:.0} MiB of heap)",
+                "pass {} of {}: {} of {} that wait on synchronisation are unreachable, {} of them leaked \
+                 ({:.0} ms, {:.0} MiB of heap)",
+                prover.passes(),
                 arguments.passes,
                 figures.unreachable,
                 figures.blocked,
@@ -82,15 +68,56 @@ pub(super) fn passes(tracee: &Tracee, arguments: &PassArguments, say: bool) -> R
                 figures.heap_bytes as f64 / f64::from(1 << 20),
             );
         }
-        log::info!("{:?}", proven.figures);
+        log::info!("{figures:?}");
+        (proven.passes, proven.took) = (prover.passes(), began.elapsed());
+        (proven.leaks, proven.sites) = (prover.leaks()?, prover.sites().to_vec());
+        let enough = prover.passes() >= arguments.passes || pause(arguments.every, &cancel);
+        Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    });
+    match done {
+        // What the passes before found is given.
+        Err(error) if proven.passes > 0 && matches!(error.downcast_ref(), Some(ProofError::Cancelled)) => Ok(proven),
+        Err(error) => Err(error),
+        Ok(()) => Ok(proven),
     }
-    (proven.leaks, proven.sites) = (prover.leaks()?, prover.sites().to_vec());
-    (proven.passes, proven.took, proven.seed) = (prover.passes(), began.elapsed(), seed);
-    Ok(proven)
+}
+
+/// What passes are done on.
+pub(super) struct Subject<'a> {
+    pub(super) process: &'a Process,
+    pub(super) program: &'a Program,
+    pub(super) bias: LoadBias,
+    /// Find out what the leaked ones hold, too.
+    pub(super) weigh: bool,
+}
+
+impl Subject<'_> {
+    /// Does passes until `after`, which is called after each, has enough.
+    pub(super) fn each_pass(
+        &self,
+        options: Options<'_>,
+        mut after: impl FnMut(&Prover<'_>, Figures) -> Result<ControlFlow<()>, Failure>,
+    ) -> Result<(), Failure> {
+        let (binary, layout) = (&*self.program.binary, &*self.program.layout);
+        let memory = LiveMemory::new(self.process);
+        let globals = Globals::of(binary, layout);
+        let (reasons, bias) = (&self.program.wait_reasons, self.bias);
+        let source = Source { memory: &memory, binary, layout, globals: &globals, reasons, bias };
+        let mut prover = Prover::new(&source, options)?;
+        loop {
+            let writable = if prover.has_foreign_memory() { self.process.writable_memory()? } else { Vec::new() };
+            let registers = RegisterSamples::start(self.process);
+            let registers = registers.inspect_err(|error| log::info!("registers cannot be sampled: {error}")).ok();
+            let figures = prover.pass(&writable, registers, self.weigh)?;
+            if after(&prover, figures)?.is_break() {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// A number that no other run had, but for chance.
-fn any_seed() -> u64 {
+pub(super) fn any_seed() -> u64 {
     // Keyed from the system's randomness.
     RandomState::new().hash_one(std::process::id())
 }
@@ -109,7 +136,7 @@ fn interrupted() -> Result<Arc<AtomicBool>, Failure> {
 }
 
 /// Waits; true if it was interrupted.
-fn pause(duration: Duration, cancel: &AtomicBool) -> bool {
+pub(super) fn pause(duration: Duration, cancel: &AtomicBool) -> bool {
     let end = Instant::now() + duration;
     while !cancel.load(Ordering::Relaxed) {
         let left = end.saturating_duration_since(Instant::now());

@@ -298,7 +298,7 @@ impl Heap {
             let pages = (upto - page) as usize;
             if number == Page::SINGLE && pages == ARENA_PAGES {
                 if let Some(slot) = self.arenas.get_mut((arena - self.first_arena) as usize) {
-                    *slot = low + 1 | WHOLE;
+                    *slot = (low + 1) | WHOLE;
                 }
                 page = upto;
                 continue;
@@ -378,9 +378,7 @@ impl Heap {
         match self.arenas.get(arena as usize) {
             None | Some(0) => At::Nowhere,
             Some(slot) if slot & WHOLE != 0 => At::Whole((slot & !WHOLE) - 1),
-            Some(slot) => {
-                At::Page((*slot as usize - 1) * ARENA_PAGES + (address >> PAGE_SHIFT) as usize % ARENA_PAGES)
-            }
+            Some(slot) => At::Page((*slot as usize - 1) * ARENA_PAGES + (address >> PAGE_SHIFT) as usize % ARENA_PAGES),
         }
     }
 
@@ -428,7 +426,7 @@ impl Heap {
         if word.wrapping_sub(single.start) >= single.kind.elem {
             return Found::Nothing;
         }
-        let of = u64::from(number) * 4 | Object::SINGLE;
+        let of = (u64::from(number) * 4) | Object::SINGLE;
         Found::Object(Object::new(single.bits as u64 * 64, of, single.kind.info))
     }
 
@@ -613,7 +611,8 @@ impl Heap {
             for i in 0..run.bit_words() {
                 let word = run.bits + i;
                 let now = self.marks.get(word).map(|word| word.load(Ordering::Relaxed)).unwrap_or_default();
-                objects.extend(ones(now & !before.get(word).copied().unwrap_or_default()).map(|bit| i as u32 * 64 + bit));
+                objects
+                    .extend(ones(now & !before.get(word).copied().unwrap_or_default()).map(|bit| i as u32 * 64 + bit));
             }
             (!objects.is_empty()).then_some((run, objects))
         })
@@ -697,5 +696,80 @@ impl Strays {
 
     pub(super) fn take(&mut self) -> Vec<u64> {
         self.0.drain().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ARENA: u64 = 0xc0_0000_0000;
+
+    fn span(page: u64, pages: u64, elem: u64, info: PointerInfo) -> Span {
+        let (size, count) = (pages * PAGE, if info == PointerInfo::Manual { 0 } else { (pages * PAGE / elem) as u32 });
+        Span { start: ARENA + page * PAGE, kind: Kind { size, elem, count, info }, specials: 0 }
+    }
+
+    fn heap(spans: &[Span]) -> Heap {
+        let mut heap = Heap::default();
+        add(&mut heap, spans);
+        heap
+    }
+
+    /// How many of them are new.
+    fn add(heap: &mut Heap, spans: &[Span]) -> usize {
+        heap.place(spans).expect("there is room");
+        spans.iter().filter(|span| heap.take_in(span).expect("they are few")).count()
+    }
+
+    /// The objects that are marked, by address.
+    fn marked(heap: &Heap) -> Vec<u64> {
+        let runs = heap.added(&[]).map(|(run, objects)| objects.iter().map(|i| run.object(*i)).collect::<Vec<_>>());
+        let mut all: Vec<u64> = runs.flatten().collect();
+        all.sort_unstable();
+        all
+    }
+
+    #[test]
+    fn pointers_lead_to_objects() {
+        let small = span(3, 1, 48, PointerInfo::InSpan { at: 8064 });
+        let long = span(8190, 4, 6144, PointerInfo::Header);
+        let huge = span(8194, 3 * 8192, 3 * 8192 * PAGE, PointerInfo::Large { kind: 0 });
+        let heap = heap(&[small, long, huge, span(5, 4, 8, PointerInfo::Manual)]);
+        let mut strays = Strays::default();
+        // The second object of the small span, from its middle; the one across two pages and two arenas, from its end.
+        for word in [small.start + 48 + 13, long.start + 3 * 6144 - 1, huge.start + (1 << 26) + 5, huge.start] {
+            heap.root(word, &mut strays);
+        }
+        // Behind the last object; a stack; nobody's page; outside of all arenas.
+        for word in [small.start + 170 * 48, ARENA + 5 * PAGE + 8, ARENA + 9 * PAGE, ARENA - 8, u64::MAX, 0] {
+            heap.root(word, &mut strays);
+        }
+        assert_eq!(marked(&heap), [small.start + 48, long.start + 2 * 6144, huge.start]);
+        assert_eq!(strays.take(), [ARENA + 9 * PAGE]);
+        assert!(heap.has_grey());
+        let (start, word) = *heap.tables().first().expect("an arena");
+        assert_eq!((start, heap.take_grey(word)), (ARENA, 1 << 3));
+        assert_eq!(heap.take_grey_singles().iter().map(|run| run.start).collect::<Vec<_>>(), [huge.start]);
+    }
+
+    #[test]
+    fn what_holds_no_pointers_is_not_scanned() {
+        let heap = heap(&[span(0, 1, 16, PointerInfo::None), span(1, 1, 8192, PointerInfo::None)]);
+        heap.root(ARENA + 16, &mut Strays::default());
+        heap.root(ARENA + PAGE, &mut Strays::default());
+        assert_eq!(marked(&heap), [ARENA + 16, ARENA + PAGE]);
+        assert!(!heap.has_grey());
+    }
+
+    #[test]
+    fn pages_that_others_got_are_theirs_and_the_rest_nobodys() {
+        let old = span(10, 4, 96, PointerInfo::None);
+        let mut heap = heap(&[old, span(14, 1, 96, PointerInfo::None)]);
+        assert_eq!(add(&mut heap, &[old]), 0, "it is known");
+        assert_eq!(add(&mut heap, &[span(11, 1, 64, PointerInfo::None)]), 1);
+        let find = |page: u64| heap.find(ARENA + page * PAGE);
+        assert_eq!([find(10), find(12), find(13)], [Found::Stray; 3]);
+        assert!(matches!(find(11), Found::Object(_)) && matches!(find(14), Found::Object(_)));
     }
 }

@@ -129,13 +129,7 @@ pub(super) struct Marker<'a> {
 }
 
 impl<'a> Marker<'a> {
-    pub(super) fn new(
-        source: &'a Source<'a>,
-        heap: Heap,
-        special: Special,
-        bounds: Bounds<'a>,
-        order: Order,
-    ) -> Self {
+    pub(super) fn new(source: &'a Source<'a>, heap: Heap, special: Special, bounds: Bounds<'a>, order: Order) -> Self {
         let (strays, woken) = (Strays::default(), HashSet::new());
         Self { source, heap, special, bounds, strays, woken, bytes_read: 0, order }
     }
@@ -218,10 +212,8 @@ struct Segment {
 impl Segment {
     /// Those of an arena.
     fn of((start, word): (u64, usize)) -> impl Iterator<Item = Segment> {
-        let one = move |first: usize| Segment {
-            start: start + ((first as u64 * 64) << PAGE_SHIFT),
-            word: word + first,
-        };
+        let one =
+            move |first: usize| Segment { start: start + ((first as u64 * 64) << PAGE_SHIFT), word: word + first };
         (0..ARENA_WORDS).step_by(SEGMENT).map(one)
     }
 }
@@ -487,14 +479,7 @@ impl<'a, 'h> Worker<'a, 'h> {
     }
 
     #[inline]
-    fn ordinary(
-        &mut self,
-        run: &Run,
-        index: u32,
-        bytes: &[u8],
-        bits: Option<&[u8]>,
-        except: &[std::ops::Range<u64>],
-    ) {
+    fn ordinary(&mut self, run: &Run, index: u32, bytes: &[u8], bits: Option<&[u8]>, except: &[std::ops::Range<u64>]) {
         let elem = run.kind.elem;
         match run.kind.info {
             PointerInfo::None | PointerInfo::Manual => {}

@@ -65,11 +65,7 @@ impl<'a> StackScanners<'a> {
     }
 
     /// Marks what the goroutines at `addresses` hold. Gives what they were like, and what led to nobody's pages.
-    pub(super) fn scan(
-        &mut self,
-        addresses: &[RemoteAddr],
-        heap: &Heap,
-    ) -> Result<(Vec<Scanned>, Strays), ProofError> {
+    pub(super) fn scan(&mut self, addresses: &[RemoteAddr], heap: &Heap) -> Result<(Vec<Scanned>, Strays), ProofError> {
         let (chunks, next) = (addresses.chunks(CHUNK).collect::<Vec<_>>(), AtomicUsize::new(0));
         let threads = self.scanners.len().min(chunks.len()).max(1);
         let work = |scanner: &mut StackScanner<'a>| {
@@ -421,10 +417,7 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
 
 /// Threads that run Go code, or hold a processor: what may lie on their own stacks, outside of goroutines. In a program with C
 /// in it those are C's, and part of its memory.
-pub(super) fn thread_stacks(
-    source: &Source<'_>,
-    take: &mut impl FnMut(u64),
-) -> Result<(), ProofError> {
+pub(super) fn thread_stacks(source: &Source<'_>, take: &mut impl FnMut(u64)) -> Result<(), ProofError> {
     /// Threads believed; Go's own bound is 10,000.
     const THREAD_LIMIT: usize = 1 << 17;
     let layout = &source.layout.m;

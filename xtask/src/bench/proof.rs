@@ -36,8 +36,18 @@ pub fn measure(version: &str, plan: &Plan) -> Result<String> {
     execute(cargo().args(["build", "--quiet", "--release", "--package", "gotracer"]))?;
     let gotracer = target().join("release/gotracer");
     let cases = [
-        Case { name: format!("{HEAP} MiB of objects of 64 bytes, {FEW} goroutines"), mib: HEAP, goroutines: FEW, ordered: true },
-        Case { name: "the same, each pointer to anywhere in it".to_owned(), mib: HEAP, goroutines: FEW, ordered: false },
+        Case {
+            name: format!("{HEAP} MiB of objects of 64 bytes, {FEW} goroutines"),
+            mib: HEAP,
+            goroutines: FEW,
+            ordered: true,
+        },
+        Case {
+            name: "the same, each pointer to anywhere in it".to_owned(),
+            mib: HEAP,
+            goroutines: FEW,
+            ordered: false,
+        },
         Case { name: format!("{SMALL} MiB, {MANY} goroutines"), mib: SMALL, goroutines: MANY, ordered: true },
     ];
     let mut table = String::from(
@@ -66,7 +76,11 @@ pub fn measure(version: &str, plan: &Plan) -> Result<String> {
         let heap = "ms for a pass over a GiB of small objects";
         goals.push(Goal::at_most(heap.to_owned(), of(ordered, |pass| pass.ms), 1500.0));
         goals.push(Goal::at_most(format!("{heap}, pointers to anywhere"), of(anywhere, |pass| pass.ms), 1500.0));
-        goals.push(Goal::at_most("MiB of ours for it, the report included".to_owned(), of(anywhere, |pass| pass.peak_mib), 64.0));
+        goals.push(Goal::at_most(
+            "MiB of ours for it, the report included".to_owned(),
+            of(anywhere, |pass| pass.peak_mib),
+            64.0,
+        ));
         goals.push(Goal::at_most(format!("ms for a pass over {MANY} goroutines"), of(many, |pass| pass.ms), 400.0));
     }
     let mut disturbed = String::from(
@@ -110,7 +124,8 @@ impl Case {
         let mut taken = Vec::new();
         for _ in 0..plan.dumps {
             let pid = program.pid().to_string();
-            let mut run = Run::of(Command::new(gotracer).args(["prove", "--json", "--passes", "1", "--pid", &pid]), "")?;
+            let mut run =
+                Run::of(Command::new(gotracer).args(["prove", "--json", "--passes", "1", "--pid", &pid]), "")?;
             let text = run.text()?;
             ensure!(run.success, "gotracer prove failed: {text}");
             let json = text.lines().find(|line| line.starts_with('{')).context("no report")?;

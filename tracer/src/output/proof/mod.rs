@@ -15,7 +15,7 @@ use crate::proof::{Blocked, Figures, Leak, Retained, Site, Verdict, WaitedFor};
 use crate::snapshot::Goroutine;
 use crate::units::{Goid, RemoteAddr};
 
-pub use text::write_text;
+pub use text::{SITES, write_text};
 
 /// What was proven of one process.
 #[derive(Debug, Serialize)]

@@ -3,17 +3,13 @@
 //! tests/programs/leaks leaks in one way at a time and says at which `go` statement; its twin does the same as it should be
 //! done. All of them run side by side, each observed by a gotracer of its own.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use gotracer_tests::child::{Running, poll};
-use gotracer_tests::environment::{Skip, gotracer, require_root_and_bpf};
+use gotracer_tests::child::Running;
+use gotracer_tests::environment::{gotracer, require_root_and_bpf};
+use gotracer_tests::servers::{self, Server};
 use gotracer_tests::{GO_VERSIONS, Program};
 use libtest_mimic::Trial;
 use serde_json::Value;
@@ -54,7 +50,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.push(trial("leaks::slow_under_noise", slow_under_noise));
     trials.push(trial("leaks::of_files", of_files));
     trials.push(trial("leaks::exit_codes", exit_codes));
-    for server in ["prometheus", "etcd", "caddy", "nats"] {
+    for &server in servers::NAMES {
         trials.push(trial(format!("leaks::servers::{server}"), move || server_without_findings(server)));
     }
     trials
@@ -250,96 +246,10 @@ fn exit_codes() -> Result<()> {
     healthy.quit_in_peace()
 }
 
-/// Requests as fast as four threads can send them, one connection each.
-struct Load {
-    stop: Arc<AtomicBool>,
-    answers: Arc<AtomicU64>,
-    threads: Vec<std::thread::JoinHandle<()>>,
-}
-
-impl Load {
-    /// `greeting` is sent first on each connection, then `request` again and again; each is answered by something.
-    fn start(port: u16, greeting: &'static str, request: &'static str) -> Self {
-        let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let threads = (0..4).map(|_| {
-            let (stop, answers) = (Arc::clone(&stop), Arc::clone(&answers));
-            std::thread::spawn(move || {
-                let talk = || -> std::io::Result<()> {
-                    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-                    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-                    stream.write_all(greeting.as_bytes())?;
-                    let mut buffer = [0; 1 << 16];
-                    while !stop.load(Ordering::Relaxed) {
-                        stream.write_all(request.as_bytes())?;
-                        if stream.read(&mut buffer)? == 0 {
-                            break;
-                        }
-                        answers.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Ok(())
-                };
-                while !stop.load(Ordering::Relaxed) && talk().is_ok() {}
-            })
-        });
-        let threads = threads.collect();
-        Self { stop, answers, threads }
-    }
-
-    fn end(self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        self.threads.into_iter().for_each(|thread| drop(thread.join()));
-        self.answers.load(Ordering::Relaxed)
-    }
-}
-
 /// Servers that nobody here wrote, idle and under load: nothing is found.
-fn server_without_findings(name: &str) -> Result<()> {
+fn server_without_findings(name: &'static str) -> Result<()> {
     require_root_and_bpf()?;
-    let folder = std::env::temp_dir().join(format!("gotracer-leaks-{name}-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    let done = observe_server(name, &folder);
-    std::fs::remove_dir_all(&folder)?;
-    done
-}
-
-fn observe_server(name: &str, folder: &Path) -> Result<()> {
-    const METRICS: &str = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
-    const ROOT: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
-    let (program, port, greeting, request) = match name {
-        "prometheus" => ("/usr/bin/prometheus", 39091, "", METRICS),
-        "etcd" => ("/usr/bin/etcd", 32389, "", METRICS),
-        "caddy" => ("/usr/bin/caddy", 32390, "", ROOT),
-        _ => ("/usr/sbin/nats-server", 32391, "CONNECT {\"verbose\":false}\r\n", "PUB news 5\r\nhello\r\nPING\r\n"),
-    };
-    if !Path::new(program).is_file() {
-        return Err(Skip(format!("{program} is not installed")).into());
-    }
-    let mut command = Command::new(program);
-    let address = format!("127.0.0.1:{port}");
-    match name {
-        "prometheus" => {
-            std::fs::write(folder.join("p.yml"), "global: {scrape_interval: 1s}\nscrape_configs: []\n")?;
-            command.arg("--config.file").arg(folder.join("p.yml"));
-            command.arg("--storage.tsdb.path").arg(folder.join("data"));
-            command.arg(format!("--web.listen-address={address}"));
-        }
-        "etcd" => {
-            let (clients, peers) = (format!("http://{address}"), "http://127.0.0.1:32388");
-            command.arg("--data-dir").arg(folder.join("data"));
-            command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
-            command.args(["--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers]);
-            command.args(["--initial-cluster", &format!("default={peers}")]);
-        }
-        "caddy" => {
-            std::fs::write(folder.join("index.html"), "hello")?;
-            command.env("HOME", folder).args(["file-server", "--listen", &address, "--root"]).arg(folder);
-        }
-        _ => {
-            command.args(["-a", "127.0.0.1", "-p", &port.to_string()]);
-        }
-    }
-    let server = Running::start(name, &mut command)?;
-    poll(|| Ok(TcpStream::connect(("127.0.0.1", port)).ok()))?;
+    let server = Server::start(name)?;
     let observe = |load: &str| -> Result<()> {
         let mut command = Command::new(gotracer()?);
         command.args(["leaks", "--json", "--pid", &server.pid().to_string(), "--for", "8s"]);
@@ -350,7 +260,7 @@ fn observe_server(name: &str, folder: &Path) -> Result<()> {
         Ok(())
     };
     observe("idle")?;
-    let load = Load::start(port, greeting, request);
+    let load = server.load();
     let observed = observe("under load");
     let answers = load.end();
     observed?;

@@ -12,6 +12,7 @@ pub mod agent;
 pub mod child;
 pub mod environment;
 pub mod program;
+pub mod servers;
 pub mod tally;
 pub mod terminal;
 pub mod text;

@@ -17,7 +17,7 @@ use gotracer::go_runtime::Globals;
 use gotracer::output::dump::{DumpFilter, Meta, View, groups, write_groups, write_json, write_sites, write_text};
 use gotracer::output::{folded, pprof};
 use gotracer::process::Process;
-use gotracer::process::memory::{LiveMemory, MemoryImage, ReadMemory, Recorder};
+use gotracer::process::memory::{LiveMemory, MemoryError, MemoryImage, MemoryRange, ReadMemory, Recorder};
 use gotracer::proof::{self, ProofError, Prover};
 use gotracer::snapshot::{self, RuntimeStats, Snapshot, SnapshotError, Source, Symbols};
 use gotracer::tracee::{LoadBias, Program};
@@ -128,12 +128,21 @@ fn all_forms(program: &Program, globals: &Globals, memory: &dyn ReadMemory) -> R
 
 /// Does a pass; gives how many goroutines are unreachable.
 fn prove(program: &Program, globals: &Globals, memory: &dyn ReadMemory) -> Result<usize, ProofError> {
+    prove_within(program, globals, memory, Duration::from_secs(10), &AtomicBool::new(false))
+}
+
+fn prove_within(
+    program: &Program,
+    globals: &Globals,
+    memory: &dyn ReadMemory,
+    deadline: Duration,
+    cancel: &AtomicBool,
+) -> Result<usize, ProofError> {
     let (binary, layout) = (&*program.binary, &*program.layout);
     let bias = LoadBias::default();
     let source = Source { memory, binary, layout, globals, reasons: &program.wait_reasons, bias };
-    let cancel = AtomicBool::new(false);
-    let (deadline, least_age) = (Duration::from_secs(10), Duration::ZERO);
-    let mut prover = Prover::new(&source, proof::Options { threads: 2, deadline, least_age, cancel: &cancel })?;
+    let mut prover =
+        Prover::new(&source, proof::Options { threads: 2, deadline, least_age: Duration::ZERO, seed: 7, cancel })?;
     prover.pass(&[], None, true)?;
     Ok(prover.leaks()?.len())
 }
@@ -144,6 +153,46 @@ fn a_pass_over_a_recording_proves_what_it_did_live() {
     let Some(Recording { program, globals, image, leaked, .. }) = recording() else { return };
     assert_eq!(prove(program, globals, image).expect("a pass"), *leaked);
     assert_eq!(*leaked, 20, "each goroutine that has a channel of its own");
+}
+
+/// Memory of which some read, counted down, finds that somebody has cancelled.
+struct Interrupted<'a> {
+    image: &'a MemoryImage,
+    left: AtomicUsize,
+    cancel: &'a AtomicBool,
+}
+
+impl ReadMemory for Interrupted<'_> {
+    fn fill(&self, ranges: &[MemoryRange], into: &mut [u8], missing: &mut Vec<usize>) -> Result<(), MemoryError> {
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.cancel.store(true, Ordering::Relaxed);
+        }
+        self.image.fill(ranges, into, missing)
+    }
+
+    fn why_missing(&self, address: RemoteAddr) -> String {
+        self.image.why_missing(address)
+    }
+}
+
+#[test]
+fn a_pass_that_is_cancelled_ends_and_says_so_wherever_it_is() {
+    let _alone = ALONE.lock();
+    let Some(Recording { program, globals, image, .. }) = recording() else { return };
+    let reads = AtomicUsize::new(usize::MAX);
+    let memory = Interrupted { image, left: reads, cancel: &AtomicBool::new(false) };
+    prove(program, globals, &memory).expect("a pass");
+    let reads = usize::MAX - memory.left.load(Ordering::Relaxed);
+    assert!(reads > 10, "{reads} reads");
+    // What is read behind the pass is not bounded, nor is the number of reads the same with two threads.
+    for at in 1..reads / 2 {
+        let cancel = AtomicBool::new(false);
+        let memory = Interrupted { image, left: AtomicUsize::new(at), cancel: &cancel };
+        let done = prove_within(program, globals, &memory, Duration::from_secs(10), &cancel);
+        assert!(matches!(done, Err(ProofError::Cancelled)), "at read {at} of {reads}: {done:?}");
+    }
+    let late = prove_within(program, globals, image, Duration::ZERO, &AtomicBool::new(false));
+    assert!(matches!(late, Err(ProofError::Deadline)), "{late:?}");
 }
 
 #[test]

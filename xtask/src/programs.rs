@@ -82,6 +82,7 @@ const PROGRAMS: &[(&str, Coverage)] = &[
     ("leaks", Coverage::Versions),
     ("reach", Coverage::Everything),
     ("elusive", Coverage::Versions),
+    ("heap", Coverage::Versions),
 ];
 
 #[derive(clap::Args, Default)]

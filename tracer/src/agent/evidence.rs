@@ -286,7 +286,7 @@ fn gather(material: &Material) -> (Files, Vec<String>) {
         Some((unix_ms, Ok(report))) => {
             files.push(("proof.json", json(&serde_json::json!({ "unix_ms": unix_ms, "report": **report }))));
             let mut text = Vec::new();
-            match proof::write_text(&mut text, report) {
+            match proof::write_text(&mut text, report, proof::SITES) {
                 Ok(()) => files.push(("proof.txt", text)),
                 Err(error) => missing.push(format!("proof.txt: {error}")),
             }

@@ -164,14 +164,20 @@ pub struct Done {
 ///
 /// If there can be none.
 pub fn begin(tracee: Arc<Tracee>, config: &Proof) -> std::io::Result<(Turn, tokio::sync::oneshot::Receiver<Done>)> {
-    let plan = Plan { passes: config.passes, every: EVERY, deadline: config.deadline.0, threads: 1 };
+    let plan = Plan {
+        passes: config.passes,
+        every: EVERY,
+        deadline: config.deadline.0,
+        threads: 1,
+        seed: proving::any_seed(),
+    };
     let cancel = Arc::new(AtomicBool::new(false));
     let (send, receive) = tokio::sync::oneshot::channel();
     let turn = Turn { cancel: Arc::clone(&cancel) };
     std::thread::Builder::new().name("prove".to_owned()).spawn(move || {
         give_way();
         let mut passes = 0;
-        let report = proving::passes(&tracee, &plan, &cancel, |pass, _| passes = u64::from(pass))
+        let report = proving::passes(&tracee, &plan, &cancel, |prover, _| passes = u64::from(prover.passes()))
             .and_then(|proven| proving::report(&tracee, &proven));
         let outcome = report.map(Arc::new).map_err(|error| error.to_string().into());
         // Whoever waited may have gone.

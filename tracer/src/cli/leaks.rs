@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
+use super::proving::PassArguments;
 use super::thresholds::ThresholdArguments;
 use super::{Failure, live, parse_duration, sink};
 use crate::analysis::{Analysis, Sample, SiteKey, Thresholds, Verdict};
@@ -18,12 +19,17 @@ use crate::output::leaks::{Report, Subject, write_text};
 use crate::output::proof;
 use crate::probes::Detail;
 use crate::process::Process;
+use crate::proof::ProofError;
+use crate::proving::ProvingError;
 use crate::recording::Source as _;
 use crate::recording::replay::State;
 use crate::session::{Options, Progress, Session};
 use crate::tracee::Tracee;
 use crate::units::{Goid, Pid};
 use crate::watch::{DumpFile, Sampler, Watch, WatchError};
+
+/// A pass that takes longer is done only where it is asked for.
+const QUICK: Duration = Duration::from_secs(2);
 
 /// Find the go statement that leaks goroutines, with evidence, and say how long memory lasts
 #[derive(Args)]
@@ -36,7 +42,7 @@ Examples:
   gotracer leaks --pid 1234 --fail || page-me    exit code 3 if something is found
   gotracer leaks --pid 1234 --no-probes          by reading memory alone: costs the process nothing
   gotracer leaks --pid 1234 --json | jq '.findings[] | [.kind, .site.file, .site.line, .count]'
-  gotracer leaks --pid 1234 --prove              and what of it can never be woken again
+  gotracer leaks --pid 1234 --prove              and what can never be woken again, however large the heap
   gotracer leaks incident.gtr                    of a recording
   gotracer leaks goroutines.json                 of one dump (gotracer dump --json): only what stands still")]
 pub(super) struct LeaksArguments {
@@ -58,9 +64,13 @@ pub(super) struct LeaksArguments {
     /// Attach no probes: goroutines are read from memory now and then, births and ends in between are not counted
     #[arg(long)]
     no_probes: bool,
-    /// Then prove which goroutines are leaked, by reachability (docs/proof.md); takes about three seconds more
+    /// Then prove which goroutines are leaked, by reachability (docs/proof.md), however long it takes; without it only where
+    /// a pass takes less than two seconds
     #[arg(long, conflicts_with = "file")]
     prove: bool,
+    /// Leave the proof out; it takes about three seconds
+    #[arg(long, conflicts_with = "prove")]
+    no_prove: bool,
     /// Read the goroutines this often; without it, every half second at first, then more seldom
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     interval: Option<Duration>,
@@ -76,6 +86,10 @@ pub(super) struct Observed {
     pub(super) analysis: Analysis,
     pub(super) subject: Subject,
     pub(super) lost: u64,
+    /// What a pass of a proof would have to go through, where that is known: heap in bytes, goroutines.
+    extent: Option<(u64, u64)>,
+    /// Somebody wants to see the report at once.
+    interrupted: bool,
 }
 
 pub(super) fn leaks(arguments: &LeaksArguments) -> Result<ExitCode, Failure> {
@@ -86,7 +100,12 @@ pub(super) fn leaks(arguments: &LeaksArguments) -> Result<ExitCode, Failure> {
         None => live::runtime()?.block_on(observe(arguments, Pid(arguments.pid.unwrap_or_default())))?,
     };
     let report = Report::of(&observed.analysis, &observed.subject, observed.lost);
-    let proof = if arguments.prove && observed.subject.ended.is_none() { Some(prove(arguments)?) } else { None };
+    let proof = match () {
+        () if observed.subject.ended.is_some() || arguments.file.is_some() || arguments.no_prove => None,
+        () if arguments.prove => Some(prove(arguments, PassArguments::default())?),
+        () if observed.interrupted => None,
+        () => prove_if_quick(arguments, observed.extent),
+    };
     if arguments.json {
         crate::output::json::line(&mut out, &WithProof { report: &report, proof: proof.as_ref() })?;
     } else {
@@ -94,7 +113,7 @@ pub(super) fn leaks(arguments: &LeaksArguments) -> Result<ExitCode, Failure> {
         write_text(&mut out, &report, terminal && std::env::var_os("NO_COLOR").is_none())?;
         if let Some(proof) = &proof {
             writeln!(out, "\nProven by reachability:")?;
-            proof::write_text(&mut out, proof)?;
+            proof::write_text(&mut out, proof, proof::SITES)?;
         }
     }
     out.flush()?;
@@ -112,10 +131,37 @@ struct WithProof<'a> {
 }
 
 /// Does the passes of `gotracer prove`.
-fn prove(arguments: &LeaksArguments) -> Result<proof::Report, Failure> {
+fn prove(arguments: &LeaksArguments, passes: PassArguments) -> Result<proof::Report, Failure> {
     let tracee = Tracee::open(Process::open(Pid(arguments.pid.unwrap_or_default()))?)?;
-    let proven = super::proving::passes(&tracee, &super::proving::PassArguments::default(), true)?;
+    let proven = super::proving::passes(&tracee, &passes, true)?;
     Ok(crate::proving::report(&tracee, &proven)?)
+}
+
+/// The same where nobody has to wait for it; else it says what there is to be had.
+fn prove_if_quick(arguments: &LeaksArguments, extent: Option<(u64, u64)>) -> Option<proof::Report> {
+    let (heap, goroutines) = extent?;
+    let expected = crate::proof::expected_time(heap, goroutines);
+    if expected > QUICK {
+        let (gib, seconds) = (heap as f64 / f64::from(1 << 30), expected.as_secs_f64());
+        eprintln!(
+            "not proven by reachability: a pass over {gib:.1} GiB of heap may take {seconds:.0} s; --prove does it"
+        );
+        return None;
+    }
+    match prove(arguments, PassArguments { deadline: QUICK, ..PassArguments::default() }) {
+        Ok(report) => Some(report),
+        Err(error) if matches!(error.downcast_ref(), Some(ProvingError::Proof(ProofError::Deadline))) => {
+            eprintln!(
+                "not proven by reachability: a pass takes more than {} s; --prove takes the time",
+                QUICK.as_secs()
+            );
+            None
+        }
+        Err(error) => {
+            eprintln!("not proven by reachability: {error}");
+            None
+        }
+    }
 }
 
 /// What a file holds.
@@ -131,7 +177,7 @@ pub(super) struct Material {
 fn of_file(path: &Path, thresholds: Thresholds) -> Result<Observed, Failure> {
     let mut analysis = Analysis::new(thresholds);
     let material = open(path, |sample| analysis.observe(sample))?;
-    Ok(Observed { analysis, subject: material.subject, lost: material.last.lost })
+    Ok(Observed { analysis, subject: material.subject, lost: material.last.lost, extent: None, interrupted: false })
 }
 
 /// Reads a recording or a dump, and hands each sample of it to `each`.
@@ -210,7 +256,7 @@ async fn observe(arguments: &LeaksArguments, pid: Pid) -> Result<Observed, Failu
         session = Some(attached);
     }
     let analysis = Analysis::new(arguments.thresholds.thresholds());
-    let mut observed = Observed { analysis, subject, lost: 0 };
+    let mut observed = Observed { analysis, subject, lost: 0, extent: None, interrupted: false };
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let seconds = arguments.duration.as_secs_f64();
@@ -245,6 +291,8 @@ async fn observe(arguments: &LeaksArguments, pid: Pid) -> Result<Observed, Failu
                         observed.lost = look.sample.lost;
                     }
                     observed.analysis.observe(&look.sample);
+                    let goroutines = look.snapshot.goroutines.len() as u64;
+                    observed.extent = look.runtime.heap_spans_bytes.map(|heap| (heap, goroutines));
                 }
                 Err(WatchError::Process(_) | WatchError::Exited { .. }) if observed.analysis.samples() > 0 => {
                     observed.subject.ended = Some("the process ended".to_owned());
@@ -252,8 +300,14 @@ async fn observe(arguments: &LeaksArguments, pid: Pid) -> Result<Observed, Failu
                 }
                 Err(error) => return Err(error.into()),
             },
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
+            _ = interrupt.recv() => {
+                observed.interrupted = true;
+                break;
+            }
+            _ = terminate.recv() => {
+                observed.interrupted = true;
+                break;
+            }
             () = tokio::time::sleep_until(end) => break,
         }
     }

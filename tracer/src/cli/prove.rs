@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::proving::{PassArguments, passes};
 use super::{Failure, sink};
-use crate::output::proof::{Counts, write_text};
+use crate::output::proof::{Counts, SITES, write_text};
 use crate::process::Process;
 use crate::proving::report;
 use crate::tracee::Tracee;
@@ -34,6 +34,9 @@ pub(super) struct ProveArguments {
     /// One JSON object: every unreachable goroutine with all that is known of it
     #[arg(long)]
     json: bool,
+    /// Print so many go statements, those with the most goroutines
+    #[arg(long, value_name = "N", default_value_t = SITES, conflicts_with = "json")]
+    limit: usize,
     /// Exit with code 3 if a goroutine is leaked, with 1 if one may be and it is not proven
     #[arg(long)]
     fail: bool,
@@ -51,7 +54,7 @@ pub(super) fn prove(arguments: &ProveArguments) -> Result<ExitCode, Failure> {
     if arguments.json {
         crate::output::json::line(&mut out, &report)?;
     } else {
-        write_text(&mut out, &report)?;
+        write_text(&mut out, &report, arguments.limit)?;
     }
     out.flush()?;
     Ok(exit_code(arguments.fail, report.counts()))

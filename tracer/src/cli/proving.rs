@@ -8,7 +8,6 @@ use clap::Args;
 
 use super::Failure;
 use crate::output::proof::Proven;
-use crate::proof::Figures;
 use crate::proving::{self, Plan};
 use crate::tracee::Tracee;
 use crate::units::parse_duration;
@@ -25,11 +24,14 @@ pub(super) struct PassArguments {
     /// How long one pass may take
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "1m")]
     pub(super) deadline: Duration,
+    /// Reads heap and stacks in the order that another run with this seed did; without it, in any (--json tells the seed)
+    #[arg(long, value_name = "N")]
+    pub(super) seed: Option<u64>,
 }
 
 impl Default for PassArguments {
     fn default() -> Self {
-        Self { passes: 3, every: Duration::from_secs(1), deadline: Duration::from_secs(60) }
+        Self { passes: 3, every: Duration::from_secs(1), deadline: Duration::from_secs(60), seed: None }
     }
 }
 
@@ -38,20 +40,23 @@ pub(super) fn passes(tracee: &Tracee, arguments: &PassArguments, say: bool) -> R
     let cancel = interrupted()?;
     // One is left to the target.
     let threads = std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).max(1);
-    let PassArguments { passes, every, deadline } = *arguments;
-    let plan = Plan { passes, every, deadline, threads };
-    let after = |pass: u32, figures: &Figures| {
+    let PassArguments { passes, every, deadline, seed } = *arguments;
+    let plan = Plan { passes, every, deadline, threads, seed: seed.unwrap_or_else(proving::any_seed) };
+    let proven = proving::passes(tracee, &plan, &cancel, |prover, figures| {
         if say {
             eprintln!(
-                "pass {pass} of {passes}: {} of {} that wait on synchronisation are unreachable ({:.0} ms, {:.0} MiB of heap)",
+                "pass {} of {passes}: {} of {} that wait on synchronisation are unreachable, {} of them leaked \
+                 ({:.0} ms, {:.0} MiB of heap)",
+                prover.passes(),
                 figures.unreachable,
                 figures.blocked,
+                prover.proven(),
                 figures.took.as_secs_f64() * 1e3,
                 figures.heap_bytes as f64 / f64::from(1 << 20),
             );
         }
-    };
-    Ok(proving::passes(tracee, &plan, &cancel, after)?)
+    });
+    Ok(proven?)
 }
 
 /// Set when the user interrupts.

@@ -4,6 +4,7 @@
 //! memory are read by [`Watch`]'s.
 
 mod outbox;
+mod proving;
 mod terminal;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -31,6 +32,7 @@ use crate::snapshot::Symbols;
 use crate::units::{MonotonicNs, Pid};
 use crate::watch::{Look, Watch};
 
+use proving::Proving;
 use terminal::Screen;
 
 /// Watch a running Go process: its goroutines by creation site, their stacks, what is suspected, how long memory lasts
@@ -157,6 +159,7 @@ struct Follower {
     state: State,
     events: Vec<Event>,
     watch: Option<Watch>,
+    proving: Option<Proving>,
     analysis: Analysis,
     /// A thread that names what was read.
     naming: Option<JoinHandle<Reading>>,
@@ -201,6 +204,7 @@ impl Follower {
             state,
             events: Vec::new(),
             watch: None,
+            proving: None,
             analysis: Analysis::new(Thresholds::default()),
             naming: None,
             began: Instant::now(),
@@ -214,6 +218,7 @@ impl Follower {
     /// Stacks and memory are read only if that works; the rest is there without them.
     fn begin_to_watch(&mut self) {
         let Some(tracee) = self.session.tracee() else { return };
+        self.proving = Proving::begin(tracee);
         self.watch = match Watch::new(tracee, None) {
             Ok(watch) => Some(watch),
             Err(error) => {
@@ -278,6 +283,7 @@ impl Follower {
                 });
                 self.ended = true;
                 self.watch = None;
+                self.proving = None;
                 Ok(News::Worth)
             }
         }
@@ -316,6 +322,9 @@ impl Follower {
             self.state.observe(now(), table, names);
             let own = self.used.share_since_last();
             let target = self.session.overhead().map(|overhead| overhead.of_target);
+            if let Some(proofs) = self.proving.as_ref().and_then(Proving::take) {
+                self.state.take_proofs(proofs);
+            }
             self.state.take_price(Price { level: Some(self.session.level()), target, own });
         }
     }

@@ -154,22 +154,23 @@ impl Look {
         Ok(look)
     }
 
-    fn chunk(&mut self, source: &Source<'_>, addresses: &[RemoteAddr]) -> Result<(), ProofError> {
-        let (memory, layout) = (source.memory, &source.layout.g);
-        let minor = source.binary.version().minor();
+    /// All goroutines with their prints, and nothing of what they wait on: whether they are as they were.
+    pub(super) fn glance(source: &Source<'_>) -> Result<Self, ProofError> {
+        let mut look = Self::default();
         let mut batch = ObjectBatch::default();
-        batch.read(memory, addresses, layout.size)?;
-        let mut found: Vec<(RawG, Status, RemoteAddr)> = Vec::new();
-        for (i, &address) in addresses.iter().enumerate() {
-            let raw = batch.with(memory, i, address, |bytes| RawG::parse(bytes, layout));
-            let Some(raw) = raw else { return Err(ProofError::corrupt("a goroutine's struct cannot be read")) };
-            let Some(status) = Status::parse(raw.status_word, minor) else {
-                return Err(ProofError::corrupt("a goroutine has a status that does not exist"));
-            };
-            if status.is_alive() {
-                found.push((raw, status, address));
+        for chunk in allgs::read(source)?.addresses.chunks(CHUNK) {
+            for (raw, status, address) in read_alive(source, chunk, &mut batch)? {
+                let (print, running) = (print(&raw), status == Status::Running);
+                look.goroutines.push(Seen { address, print, role: Role::Live, running });
             }
         }
+        Ok(look)
+    }
+
+    fn chunk(&mut self, source: &Source<'_>, addresses: &[RemoteAddr]) -> Result<(), ProofError> {
+        let (memory, layout) = (source.memory, &source.layout.g);
+        let mut batch = ObjectBatch::default();
+        let found = read_alive(source, addresses, &mut batch)?;
         let blocked: Vec<Option<Blocked>> =
             found.iter().map(|(raw, status, _)| blocked(source, raw, *status)).collect();
         let heads = found.iter().zip(&blocked).map(|((raw, ..), blocked)| blocked.map_or(0, |_| raw.waiting));
@@ -234,6 +235,29 @@ impl Look {
         }
         Ok(())
     }
+}
+
+/// The goroutines at `addresses` that are not dead.
+fn read_alive(
+    source: &Source<'_>,
+    addresses: &[RemoteAddr],
+    batch: &mut ObjectBatch,
+) -> Result<Vec<(RawG, Status, RemoteAddr)>, ProofError> {
+    let (memory, layout) = (source.memory, &source.layout.g);
+    let minor = source.binary.version().minor();
+    batch.read(memory, addresses, layout.size)?;
+    let mut found = Vec::with_capacity(addresses.len());
+    for (i, &address) in addresses.iter().enumerate() {
+        let raw = batch.with(memory, i, address, |bytes| RawG::parse(bytes, layout));
+        let Some(raw) = raw else { return Err(ProofError::corrupt("a goroutine's struct cannot be read")) };
+        let Some(status) = Status::parse(raw.status_word, minor) else {
+            return Err(ProofError::corrupt("a goroutine has a status that does not exist"));
+        };
+        if status.is_alive() {
+            found.push((raw, status, address));
+        }
+    }
+    Ok(found)
 }
 
 /// What the goroutine is blocked on, if only that can wake it.

@@ -1,9 +1,13 @@
 //! Marking: what is reachable from the roots that were given.
 //!
-//! In: a [`Heap`] and words that may be pointers. Out: marks. Objects wait for their scan as bits; what is queued is their
-//! span, each at most once, so the queue never holds more than there are spans and needs no spilling. A generation of the
-//! queue is read in the order of addresses, neighbours in one system call; a span is scanned until nothing new in it is
-//! marked, as a list that was allocated in order would else take a generation for each link.
+//! In: a [`Heap`] and words that may be pointers. Out: marks. Objects wait for their scan as bits, and a bit for each page says
+//! where there are some: so what is queued never takes more memory, however large the heap. A sweep goes through these
+//! bits in the order of addresses, from a place that chance chooses; neighbours are read in one system call. What it marks ahead
+//! of itself it comes by in the same sweep, and a span is scanned until nothing new in it is marked, as a list that was
+//! allocated in order would else take a sweep for each link.
+//!
+//! Pointers are followed some hundred at a time, in steps: where each leads, then which of these are marked, so that the
+//! processor waits for many of its caches' misses together.
 //!
 //! Some objects are special: a goroutine's struct tells nothing before it is known that the goroutine can run, nor does what
 //! it waits on in a queue ([`Special`]).
@@ -14,19 +18,25 @@ use std::time::Instant;
 use hashbrown::{HashMap, HashSet};
 
 use super::ProofError;
-use super::heap::{Found, Heap, PointerInfo, Span, Strays};
+use super::heap::{ARENA_WORDS, Found, Heap, Object, Run, Strays, ones};
+use super::order::Order;
+use super::spans::{PAGE_SHIFT, PointerInfo};
 use super::types::{TypeMap, TypeMaps};
 use crate::go_runtime::SudogLayout;
 use crate::process::memory::{Batch, MemoryError, MemoryRange, ReadMemory};
 use crate::snapshot::Source;
 use crate::units::{MonotonicNs, RemoteAddr};
 
-/// Bytes read in one call.
-const CALL_BYTES: usize = 1 << 20;
+/// Bytes read in one call: what fits into a processor's own cache, and is scanned while it is there.
+const CALL_BYTES: usize = 256 << 10;
+/// Bytes of a large object read in one call.
+const PIECE: usize = 1 << 20;
 /// Ranges read in one call.
 const CALL_RANGES: usize = 512;
-/// Spans that a worker takes at a time: a megabyte of the smallest.
-const SPANS: usize = 128;
+/// What a worker takes at a time, in words of 64 pages: 8 MiB.
+const SEGMENT: usize = 16;
+/// Pointers followed together.
+const TOGETHER: usize = 256;
 /// Up to so many objects are read one by one, more with their whole span.
 const FEW: u32 = 3;
 /// Above this size spans are read object by object, and objects piece by piece.
@@ -110,33 +120,23 @@ pub(super) struct Marker<'a> {
     pub(super) heap: Heap,
     pub(super) special: Special,
     bounds: Bounds<'a>,
-    queue: Vec<u32>,
     pub(super) strays: Strays,
     /// Candidates of which a sudog was reached from a condition.
     pub(super) woken: HashSet<u32>,
     /// Bytes of the target that were read.
     pub(super) bytes_read: u64,
-    /// Whether the next generation goes by falling addresses.
-    pub(super) descending: bool,
+    order: Order,
 }
 
 impl<'a> Marker<'a> {
-    pub(super) fn new(source: &'a Source<'a>, heap: Heap, special: Special, bounds: Bounds<'a>) -> Self {
-        let (queue, strays, woken) = (Vec::new(), Strays::default(), HashSet::new());
-        Self { source, heap, special, bounds, queue, strays, woken, bytes_read: 0, descending: false }
+    pub(super) fn new(source: &'a Source<'a>, heap: Heap, special: Special, bounds: Bounds<'a>, order: Order) -> Self {
+        let (strays, woken) = (Strays::default(), HashSet::new());
+        Self { source, heap, special, bounds, strays, woken, bytes_read: 0, order }
     }
 
     /// Marks the object at which `word` points, if it does.
     pub(super) fn root(&mut self, word: u64) {
-        match self.heap.find(word) {
-            Found::Object(object) => {
-                if self.heap.mark(object) && self.scannable(object.span) && self.heap.make_grey(object.span) {
-                    self.queue.push(object.span);
-                }
-            }
-            Found::Stray => self.strays.add(word),
-            Found::Nothing => {}
-        }
+        self.heap.root(word, &mut self.strays);
     }
 
     /// As [`Marker::root`], for each word of `bytes`.
@@ -153,65 +153,74 @@ impl<'a> Marker<'a> {
         self.heap.object(word).map(|object| self.heap.is_marked(object))
     }
 
-    /// All that is marked is to be scanned once more.
-    pub(super) fn scan_again(&mut self) {
-        self.queue.extend(self.heap.scan_again());
-    }
-
-    fn scannable(&self, span: u32) -> bool {
-        self.heap.spans.get(span as usize).is_some_and(|span| span.info != PointerInfo::None)
-    }
-
-    /// Scans until nothing that is marked is unscanned.
-    pub(super) fn drain(&mut self) -> Result<(), ProofError> {
-        while !self.queue.is_empty() {
-            let mut spans = std::mem::take(&mut self.queue);
-            spans.sort_unstable();
-            if self.descending {
-                spans.reverse();
-            }
-            self.descending = !self.descending;
-            for found in self.generation(&spans)? {
-                self.queue.extend(found.grey);
-                self.strays.absorb(found.strays);
-                self.woken.extend(found.woken);
-                self.bytes_read += found.bytes_read;
-            }
+    /// Goes once through all that is marked and was not scanned; false if there was nothing.
+    pub(super) fn sweep(&mut self) -> Result<bool, ProofError> {
+        if !self.heap.has_grey() {
+            return Ok(false);
         }
-        Ok(())
-    }
-
-    fn generation(&self, spans: &[u32]) -> Result<Vec<Reached>, ProofError> {
-        let next = AtomicUsize::new(0);
-        let chunks: Vec<&[u32]> = spans.chunks(SPANS).collect();
+        let singles = self.heap.take_grey_singles();
+        let (worker, next) = (|| Worker::new(self.source, &self.heap, &self.special), AtomicUsize::new(0));
+        let mut segments: Vec<Segment> = self.heap.tables().into_iter().flat_map(Segment::of).collect();
+        self.order.turn(&mut segments);
         let work = || {
-            let mut worker = Worker::new(self.source, &self.heap, &self.special);
-            while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut worker = worker();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
                 self.bounds.check()?;
-                worker.spans(chunk)?;
+                if let Some(single) = singles.get(number) {
+                    worker.single(single)?;
+                } else if let Some(segment) = segments.get(number - singles.len()) {
+                    worker.segment(segment)?;
+                } else {
+                    return Ok::<Reached, ProofError>(worker.reached);
+                }
             }
-            Ok::<Reached, ProofError>(worker.reached)
         };
-        let threads = self.bounds.threads.min(chunks.len()).max(1);
-        if threads == 1 {
-            return Ok(vec![work()?]);
-        }
-        std::thread::scope(|scope| {
+        let threads = self.bounds.threads.min(segments.len() + singles.len()).max(1);
+        let found = std::thread::scope(|scope| {
             let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
             let mut found = vec![work()?];
             for other in others {
                 // A worker has no way to panic; one that did would have left objects unscanned.
                 found.push(other.join().map_err(|_| ProofError::corrupt("a worker failed"))??);
             }
-            Ok(found)
-        })
+            Ok::<_, ProofError>(found)
+        })?;
+        for found in found {
+            self.strays.absorb(found.strays);
+            self.woken.extend(found.woken);
+            self.bytes_read += found.bytes_read;
+        }
+        Ok(true)
+    }
+
+    /// Scans until nothing that is marked is unscanned.
+    pub(super) fn drain(&mut self) -> Result<(), ProofError> {
+        while self.sweep()? {}
+        Ok(())
+    }
+}
+
+/// A part of the heap, as a worker takes it.
+struct Segment {
+    /// Its first page's address.
+    start: u64,
+    /// Where its bits begin, in words.
+    word: usize,
+}
+
+impl Segment {
+    /// Those of an arena.
+    fn of((start, word): (u64, usize)) -> impl Iterator<Item = Segment> {
+        let one =
+            move |first: usize| Segment { start: start + ((first as u64 * 64) << PAGE_SHIFT), word: word + first };
+        (0..ARENA_WORDS).step_by(SEGMENT).map(one)
     }
 }
 
 /// What a worker came upon.
 #[derive(Default)]
 struct Reached {
-    grey: Vec<u32>,
     strays: Strays,
     woken: HashSet<u32>,
     bytes_read: u64,
@@ -219,10 +228,10 @@ struct Reached {
 
 /// What is read for one span.
 enum Plan {
-    /// All of it: this range.
-    Whole { span: u32, range: usize },
+    /// All of it: from so many bytes of this range on.
+    Whole { run: Run, range: usize, at: usize },
     /// Some objects, these ranges, then that of the span's pointer bits, where it has them.
-    Some { span: u32, objects: Vec<u32>, first: usize, bits: Option<usize> },
+    Some { run: Run, objects: Vec<u32>, first: usize, bits: Option<usize> },
 }
 
 struct Worker<'a, 'h> {
@@ -233,68 +242,93 @@ struct Worker<'a, 'h> {
     batch: Batch,
     ranges: Vec<MemoryRange>,
     plans: Vec<Plan>,
+    /// Bytes of all ranges.
+    planned: usize,
+    pointers: Vec<u64>,
+    objects: [Object; TOGETHER],
     reached: Reached,
 }
 
 impl<'a, 'h> Worker<'a, 'h> {
     fn new(source: &'a Source<'a>, heap: &'h Heap, special: &'h Special) -> Self {
-        let (ranges, plans) = (Vec::new(), Vec::new());
-        let (types, batch, reached) = (TypeMaps::new(source), Batch::default(), Reached::default());
-        Self { source, heap, special, types, batch, ranges, plans, reached }
+        Self {
+            source,
+            heap,
+            special,
+            types: TypeMaps::new(source),
+            batch: Batch::default(),
+            ranges: Vec::new(),
+            plans: Vec::new(),
+            planned: 0,
+            pointers: Vec::with_capacity(TOGETHER),
+            objects: [Object::default(); TOGETHER],
+            reached: Reached::default(),
+        }
     }
 
-    /// Scans what is marked and unscanned in `spans`.
-    fn spans(&mut self, spans: &[u32]) -> Result<(), MemoryError> {
-        let mut bytes = 0;
-        for &number in spans {
-            let Some(&span) = self.heap.spans.get(number as usize) else { continue };
-            let count = self.heap.unscanned(&span, FEW + 1);
-            if span.elem > LARGE {
-                self.heap.take_grey(number);
-                self.large(&span)?;
-                continue;
-            }
-            if count > FEW && span.size <= LARGE {
-                // It stays grey while it is scanned, so that what is marked in it meanwhile does not queue it again.
-                self.plans.push(Plan::Whole { span: number, range: self.ranges.len() });
-                self.ranges.push(MemoryRange { start: RemoteAddr(span.start), len: span.size as usize });
-                bytes += span.size as usize;
-            } else {
-                self.heap.take_grey(number);
-                bytes += self.plan_objects(number, &span);
-            }
-            if bytes >= CALL_BYTES || self.ranges.len() >= CALL_RANGES {
-                self.read()?;
-                bytes = 0;
+    /// Scans what is marked and unscanned in a segment.
+    fn segment(&mut self, segment: &Segment) -> Result<(), MemoryError> {
+        for i in 0..SEGMENT {
+            let first = segment.start + ((i as u64 * 64) << PAGE_SHIFT);
+            for page in ones(self.heap.take_grey(segment.word + i)) {
+                // One whose first page is another's by now has nothing of its own left.
+                if let Some(run) = self.heap.run(first + (u64::from(page) << PAGE_SHIFT)) {
+                    self.plan(run);
+                }
+                if self.planned >= CALL_BYTES || self.ranges.len() >= CALL_RANGES {
+                    self.read()?;
+                }
             }
         }
         self.read()
     }
 
-    /// Plans the unscanned objects of `span` one by one; gives how many bytes that is.
-    fn plan_objects(&mut self, number: u32, span: &Span) -> usize {
+    fn plan(&mut self, run: Run) {
+        if self.heap.unscanned(&run, FEW + 1) <= FEW || run.kind.size > LARGE {
+            return self.plan_objects(run);
+        }
+        let len = run.kind.size as usize;
+        let last = self.ranges.len().wrapping_sub(1);
+        let joined = match (self.ranges.last_mut(), self.plans.last()) {
+            (Some(range), Some(Plan::Whole { .. })) if range.start.0 + range.len as u64 == run.start => {
+                range.len += len;
+                Some((last, range.len - len))
+            }
+            _ => None,
+        };
+        let (range, at) = joined.unwrap_or_else(|| {
+            self.ranges.push(MemoryRange { start: RemoteAddr(run.start), len });
+            (self.ranges.len() - 1, 0)
+        });
+        self.planned += len;
+        self.plans.push(Plan::Whole { run, range, at });
+    }
+
+    /// Plans the unscanned objects of a span one by one.
+    fn plan_objects(&mut self, run: Run) {
         let (mut objects, first, mut from) = (Vec::new(), self.ranges.len(), 0);
-        while let Some((word, bits)) = self.heap.take_unscanned(span, from) {
+        while let Some((word, bits)) = self.heap.take_unscanned(&run, from) {
             from = word + 1;
             for bit in ones(bits) {
                 let index = word as u32 * 64 + bit;
                 objects.push(index);
-                self.ranges.push(MemoryRange { start: RemoteAddr(span.object(index)), len: span.elem as usize });
+                let len = run.kind.elem as usize;
+                self.ranges.push(MemoryRange { start: RemoteAddr(run.object(index)), len });
             }
         }
         if objects.is_empty() {
-            return 0;
+            return;
         }
-        let bytes = objects.len() * span.elem as usize;
-        let bits = match span.info {
+        self.planned += objects.len() * run.kind.elem as usize;
+        let bits = match run.kind.info {
             PointerInfo::InSpan { at } => {
-                self.ranges.push(MemoryRange { start: RemoteAddr(span.start + at), len: (span.size / 64) as usize });
+                let len = (run.kind.size / 64) as usize;
+                self.ranges.push(MemoryRange { start: RemoteAddr(run.start + at), len });
                 Some(self.ranges.len() - 1)
             }
             _ => None,
         };
-        self.plans.push(Plan::Some { span: number, objects, first, bits });
-        bytes
+        self.plans.push(Plan::Some { run, objects, first, bits });
     }
 
     /// Reads what is planned, and scans it.
@@ -308,82 +342,91 @@ impl<'a, 'h> Worker<'a, 'h> {
         let plans = std::mem::take(&mut self.plans);
         for plan in &plans {
             match plan {
-                Plan::Whole { span: number, range } => {
-                    let Some(span) = self.heap.spans.get(*number as usize) else { continue };
-                    // Of pages that were given back nothing is left to be scanned.
-                    self.whole(span, batch.get(*range).unwrap_or_default());
-                    self.heap.take_grey(*number);
-                    if self.heap.unscanned(span, 1) > 0 && self.heap.make_grey(*number) {
-                        self.reached.grey.push(*number);
+                Plan::Whole { run, range, at } => {
+                    let len = run.kind.size as usize;
+                    match batch.get(*range) {
+                        Some(bytes) => self.whole(run, bytes.get(*at..at + len).unwrap_or_default()),
+                        // Pages that were given back, of this one or of a neighbour. Of the former nothing is left to be scanned.
+                        None => match self.source.memory.bytes(RemoteAddr(run.start), len) {
+                            Ok(bytes) => self.whole(run, &bytes),
+                            Err(MemoryError::Missing { .. }) => self.whole(run, &[]),
+                            Err(error) => return Err(error),
+                        },
                     }
                 }
-                Plan::Some { span, objects, first, bits } => {
-                    let Some(span) = self.heap.spans.get(*span as usize) else { continue };
+                Plan::Some { run, objects, first, bits } => {
                     let bits = bits.and_then(|range| batch.get(range));
                     for (i, index) in objects.iter().enumerate() {
                         if let Some(bytes) = batch.get(first + i) {
-                            self.object(span, *index, bytes, bits);
+                            self.object(run, *index, bytes, bits);
                         }
                     }
                 }
             }
         }
+        self.follow();
         self.batch = batch;
         self.plans = plans;
         self.plans.clear();
         self.ranges.clear();
+        self.planned = 0;
         Ok(())
     }
 
     /// Scans all that is unscanned in a span, and what becomes marked in it meanwhile.
-    fn whole(&mut self, span: &Span, bytes: &[u8]) {
-        let bits = match span.info {
-            PointerInfo::InSpan { at } => bytes.get(at as usize..(at + span.size / 64) as usize),
+    fn whole(&mut self, run: &Run, bytes: &[u8]) {
+        let bits = match run.kind.info {
+            PointerInfo::InSpan { at } => bytes.get(at as usize..(at + run.kind.size / 64) as usize),
             _ => None,
         };
         let mut from = 0;
         loop {
-            let Some((word, taken)) = self.heap.take_unscanned(span, from) else {
+            let Some((word, taken)) = self.heap.take_unscanned(run, from) else {
                 if from == 0 {
                     return;
                 }
+                self.follow();
                 from = 0;
                 continue;
             };
-            from = word;
+            from = word + 1;
             for bit in ones(taken) {
                 let index = word as u32 * 64 + bit;
-                let at = (u64::from(index) * span.elem) as usize;
-                if let Some(object) = bytes.get(at..at + span.elem as usize) {
-                    self.object(span, index, object, bits);
+                let at = (u64::from(index) * run.kind.elem) as usize;
+                if let Some(object) = bytes.get(at..at + run.kind.elem as usize) {
+                    self.object(run, index, object, bits);
                 }
             }
         }
     }
 
-    /// Scans an object of a span that has one, or few, piece by piece.
-    fn large(&mut self, span: &Span) -> Result<(), MemoryError> {
-        let mut from = 0;
-        while let Some((word, taken)) = self.heap.take_unscanned(span, from) {
-            from = word + 1;
-            for bit in ones(taken) {
-                self.pieces(span, span.object(word as u32 * 64 + bit))?;
-            }
+    /// Scans an object that has a span to itself, piece by piece.
+    fn single(&mut self, run: &Run) -> Result<(), MemoryError> {
+        if self.heap.take_unscanned(run, 0).is_none() {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    fn pieces(&mut self, span: &Span, start: u64) -> Result<(), MemoryError> {
-        let map = match span.info {
+        if run.kind.size <= LARGE {
+            match self.source.memory.bytes(RemoteAddr(run.start), run.kind.elem as usize) {
+                Ok(bytes) => {
+                    self.reached.bytes_read += run.kind.elem;
+                    self.object(run, 0, &bytes, None);
+                }
+                Err(MemoryError::Missing { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            self.follow();
+            return Ok(());
+        }
+        let map = match run.kind.info {
             PointerInfo::Large { kind } => self.types.get(kind),
             _ => self.types.get(0),
         };
-        let mut buffer = vec![0; CALL_BYTES.min(span.elem as usize)];
+        let mut buffer = vec![0; PIECE.min(run.kind.elem as usize)];
         let mut done = 0;
-        while done < span.elem {
-            let len = (span.elem - done).min(CALL_BYTES as u64);
+        while done < run.kind.elem {
+            let len = (run.kind.elem - done).min(PIECE as u64);
             let piece = buffer.get_mut(..len as usize).unwrap_or_default();
-            match self.source.memory.read(RemoteAddr(start + done), piece) {
+            match self.source.memory.read(RemoteAddr(run.start + done), piece) {
                 Ok(()) => {
                     self.reached.bytes_read += len;
                     let piece = std::mem::take(&mut buffer);
@@ -395,28 +438,29 @@ impl<'a, 'h> Worker<'a, 'h> {
             }
             done += len;
         }
+        self.follow();
         Ok(())
     }
 
     /// Scans one object.
     #[inline]
-    fn object(&mut self, span: &Span, index: u32, bytes: &[u8], bits: Option<&[u8]>) {
-        if span.has_special
-            && let Some(treatment) = self.special.objects.get(&span.object(index))
+    fn object(&mut self, run: &Run, index: u32, bytes: &[u8], bits: Option<&[u8]>) {
+        if run.has_special
+            && let Some(treatment) = self.special.objects.get(&run.object(index))
         {
-            return self.special_object(treatment, span, index, bytes, bits);
+            return self.special_object(treatment, run, index, bytes, bits);
         }
-        if span.elem == self.special.sudog_slot && !self.special.on_condition.is_empty() {
+        if run.kind.elem == self.special.sudog_slot && !self.special.on_condition.is_empty() {
             let g = word_at(bytes, u64::from(self.source.layout.sudog.g.offset));
             self.reached.woken.extend(self.special.on_condition.get(&g));
         }
-        self.ordinary(span, index, bytes, bits, &[]);
+        self.ordinary(run, index, bytes, bits, &[]);
     }
 
-    fn special_object(&mut self, treatment: &Treatment, span: &Span, index: u32, bytes: &[u8], bits: Option<&[u8]>) {
+    fn special_object(&mut self, treatment: &Treatment, run: &Run, index: u32, bytes: &[u8], bits: Option<&[u8]>) {
         match treatment {
             Treatment::Opaque => {}
-            Treatment::Processor => self.ordinary(span, index, bytes, bits, &self.special.exceptions),
+            Treatment::Processor => self.ordinary(run, index, bytes, bits, &self.special.exceptions),
             Treatment::Sudog(candidate) => {
                 if self.special.on_condition.is_empty() {
                     // The common case: nothing of it matters but its links.
@@ -425,7 +469,7 @@ impl<'a, 'h> Worker<'a, 'h> {
                     self.reached.woken.extend(self.special.on_condition.get(&g));
                 }
                 if self.special.live.get(*candidate as usize) == Some(&true) {
-                    return self.ordinary(span, index, bytes, bits, &[]);
+                    return self.ordinary(run, index, bytes, bits, &[]);
                 }
                 for offset in links(&self.source.layout.sudog) {
                     self.visit(word_at(bytes, u64::from(offset)));
@@ -435,19 +479,13 @@ impl<'a, 'h> Worker<'a, 'h> {
     }
 
     #[inline]
-    fn ordinary(
-        &mut self,
-        span: &Span,
-        index: u32,
-        bytes: &[u8],
-        bits: Option<&[u8]>,
-        except: &[std::ops::Range<u64>],
-    ) {
-        match span.info {
+    fn ordinary(&mut self, run: &Run, index: u32, bytes: &[u8], bits: Option<&[u8]>, except: &[std::ops::Range<u64>]) {
+        let elem = run.kind.elem;
+        match run.kind.info {
             PointerInfo::None | PointerInfo::Manual => {}
             PointerInfo::InSpan { .. } => {
-                let first = u64::from(index) * span.elem / 8;
-                let words = span.elem / 8;
+                let first = u64::from(index) * elem / 8;
+                let words = elem / 8;
                 // Bits that could not be read tell nothing: any word may be a pointer.
                 let mut set = bits.map_or(u64::MAX, |bits| bit_run(bits, first));
                 if words < 64 {
@@ -463,11 +501,11 @@ impl<'a, 'h> Worker<'a, 'h> {
                 let map = self.types.get(word_at(bytes, 0));
                 // A type that is not written yet leaves nothing out; nor is the header itself a reference.
                 let from = if *map == TypeMap::Any { 0 } else { 8 };
-                map.pointers(0, span.elem - from, |offset| self.visit(word_at(bytes, from + offset)));
+                map.pointers(0, elem - from, |offset| self.visit(word_at(bytes, from + offset)));
             }
             PointerInfo::Large { kind } => {
                 let map = self.types.get(kind);
-                map.pointers(0, span.elem, |offset| self.visit(word_at(bytes, offset)));
+                map.pointers(0, elem, |offset| self.visit(word_at(bytes, offset)));
             }
             PointerInfo::Any => {
                 for offset in (0..bytes.len() as u64).step_by(8) {
@@ -479,21 +517,43 @@ impl<'a, 'h> Worker<'a, 'h> {
         }
     }
 
-    /// Marks what a word points at.
+    /// Remembers to follow `word`, if it may be a pointer.
     #[inline]
     fn visit(&mut self, word: u64) {
-        match self.heap.find(word) {
-            Found::Nothing => {}
-            Found::Stray => self.reached.strays.add(word),
-            Found::Object(object) => {
-                if self.heap.mark(object)
-                    && self.heap.spans.get(object.span as usize).is_some_and(|s| s.info != PointerInfo::None)
-                    && self.heap.make_grey(object.span)
-                {
-                    self.reached.grey.push(object.span);
+        if self.heap.may_hold(word) {
+            self.pointers.push(word);
+            if self.pointers.len() >= TOGETHER {
+                self.follow();
+            }
+        }
+    }
+
+    /// Marks what the words remembered point at.
+    fn follow(&mut self) {
+        let mut count = 0;
+        for &word in &self.pointers {
+            match self.heap.find(word) {
+                Found::Nothing => {}
+                Found::Stray => self.reached.strays.add(word),
+                Found::Object(object) => {
+                    if let Some(slot) = self.objects.get_mut(count) {
+                        *slot = object;
+                        count += 1;
+                    }
                 }
             }
         }
+        self.pointers.clear();
+        // Without a branch on what cannot be foretold: those that are not marked move to the front.
+        let mut fresh = 0;
+        for at in 0..count {
+            let object = self.objects.get(at).copied().unwrap_or_default();
+            if let Some(slot) = self.objects.get_mut(fresh) {
+                *slot = object;
+            }
+            fresh += usize::from(!self.heap.is_marked(object));
+        }
+        self.objects.iter().take(fresh).for_each(|object| self.heap.mark(*object));
     }
 }
 
@@ -514,18 +574,6 @@ fn bit_run(bits: &[u8], first: u64) -> u64 {
     let (word, shift) = (first / 64 * 8, first % 64);
     let low = word_at(bits, word) >> shift;
     if shift == 0 { low } else { low | word_at(bits, word + 8) << (64 - shift) }
-}
-
-/// The numbers of the bits that are set.
-fn ones(mut bits: u64) -> impl Iterator<Item = u32> {
-    std::iter::from_fn(move || {
-        if bits == 0 {
-            return None;
-        }
-        let bit = bits.trailing_zeros();
-        bits &= bits - 1;
-        Some(bit)
-    })
 }
 
 #[cfg(test)]

@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 use hashbrown::{HashMap, HashSet};
 
 use super::blocked::{Blocked, Candidate, Look, Role};
-use super::heap::{Heap, Rules};
+use super::heap::Heap;
 use super::mark::{Bounds, Marker, Special, Treatment};
+use super::order::Order;
 use super::registers::{Registers, Run};
 use super::roots::{self, Weak};
-use super::stacks::{StackScanner, thread_stacks};
+use super::spans::Rules;
+use super::stacks::{StackScanners, thread_stacks};
 use super::{Locate, ProofError};
 use crate::go_runtime::Variable;
 use crate::process::memory::MemoryRange;
@@ -56,7 +58,7 @@ pub struct Figures {
     pub unreachable: usize,
     /// Bytes in spans of the heap.
     pub heap_bytes: u64,
-    /// Objects that were reached.
+    /// Objects that were reached; where every goroutine can be woken, up to the moment at which that was known.
     pub reached_objects: u64,
     /// Bytes they take.
     pub reached_bytes: u64,
@@ -76,15 +78,16 @@ pub(super) struct Setting<'a> {
     pub(super) bounds: Bounds<'a>,
     /// The process's private writable memory.
     pub(super) writable: &'a [MemoryRange],
-    /// Chooses the order in which the heap is read.
-    pub(super) order: u64,
+    /// That in which heap and stacks are read.
+    pub(super) order: Order,
 }
 
 /// A pass under way, with all that it marked.
 pub(super) struct Marked<'a> {
     pub(super) source: &'a Source<'a>,
     pub(super) marker: Marker<'a>,
-    pub(super) scanner: StackScanner<'a>,
+    scanners: StackScanners<'a>,
+    order: Order,
     pub(super) look: Look,
     /// By g: what it was like when its stack was read.
     scanned: HashMap<u64, u64>,
@@ -99,38 +102,27 @@ pub(super) fn pass<'a>(setting: &Setting<'a>, registers: &mut Registers) -> Resu
     let look = Look::take(source)?;
     let heap = Heap::read(source, rules)?;
     let special = special(source, &look)?;
-    let scanner = StackScanner::new(source)?;
-    let mut marker = Marker::new(source, heap, special, setting.bounds);
-    marker.descending = setting.order & 1 == 1;
-    let mut marked = Marked { source, marker, scanner, look, scanned: HashMap::new(), weak: Vec::new() };
+    let scanners = StackScanners::new(source, setting.bounds)?;
+    let order = setting.order;
+    let marker = Marker::new(source, heap, special, setting.bounds, order);
+    let mut marked = Marked { source, marker, scanners, order, look, scanned: HashMap::new(), weak: Vec::new() };
     marked.flag_special();
     let live: Vec<RemoteAddr> =
         marked.look.goroutines.iter().filter(|g| g.role == Role::Live).map(|g| g.address).collect();
-    marked.variables_and_specials()?;
-    marked.stacks(&live)?;
+    if marked.order.coin() {
+        marked.variables_and_specials()?;
+        marked.stacks(live)?;
+    } else {
+        marked.stacks(live)?;
+        marked.variables_and_specials()?;
+    }
     marked.threads(setting.writable)?;
     marked.fixpoint()?;
-    let mut last = marked.look_again(rules, setting, registers)?;
-    // A register that alone holds a reference is seen in the first sample of its thread.
-    let patience = Instant::now() + PATIENCE;
-    while registers.is_on() && marked.left() > 0 && Instant::now() < patience {
-        if registers.unread(source, &last)?.is_empty() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-        marked.sampled(registers);
-    }
-    marked.fixpoint()?;
-    if marked.marker.heap.bytes() <= SMALL_HEAP && marked.left() > 0 {
-        for _ in 0..SMALL_LOOKS {
-            marked.marker.scan_again();
-            last = marked.look_again(rules, setting, registers)?;
-        }
-    }
+    let unread = if marked.left() > 0 { marked.make_sure(rules, setting, registers)? } else { Vec::new() };
     marked.still_there()?;
     let mut pass = marked.result();
     if pass.figures.unreachable > 0 {
-        pass.unread = registers.unread(source, &last)?;
+        pass.unread = unread;
     }
     pass.figures.register_samples = registers.count();
     pass.figures.took = began.elapsed();
@@ -172,6 +164,36 @@ fn special(source: &Source<'_>, look: &Look) -> Result<Special, ProofError> {
 }
 
 impl Marked<'_> {
+    /// Looks again at what may have changed while it was looked at. Gives the goroutines that ran on and on and whose registers
+    /// could not be read.
+    fn make_sure(
+        &mut self,
+        rules: Rules,
+        setting: &Setting<'_>,
+        registers: &mut Registers,
+    ) -> Result<Vec<Run>, ProofError> {
+        let mut last = self.look_again(rules, setting, registers)?;
+        // A register that alone holds a reference is seen in the first sample of its thread.
+        let patience = Instant::now() + PATIENCE;
+        while registers.is_on() && self.left() > 0 && Instant::now() < patience {
+            if registers.unread(self.source, &last)?.is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            self.sampled(registers);
+        }
+        self.fixpoint()?;
+        if self.marker.heap.bytes <= SMALL_HEAP {
+            for _ in 0..SMALL_LOOKS {
+                if self.left() > 0 {
+                    self.marker.heap.scan_again();
+                    last = self.look_again(rules, setting, registers)?;
+                }
+            }
+        }
+        registers.unread(self.source, &last)
+    }
+
     fn flag_special(&mut self) {
         let addresses: Vec<u64> = self.marker.special.objects.keys().copied().collect();
         addresses.into_iter().for_each(|address| self.marker.heap.set_special(address));
@@ -189,33 +211,34 @@ impl Marked<'_> {
         registers.take(&mut |word| self.marker.root(word));
     }
 
-    fn stacks(&mut self, goroutines: &[RemoteAddr]) -> Result<(), ProofError> {
-        let (marker, scanner) = (&mut self.marker, &mut self.scanner);
-        let scanned = scanner.scan(goroutines, &mut |word| marker.root(word))?;
+    fn stacks(&mut self, mut goroutines: Vec<RemoteAddr>) -> Result<(), ProofError> {
+        self.order.shuffle(&mut goroutines);
+        let (scanned, strays) = self.scanners.scan(&goroutines, &self.marker.heap)?;
         self.scanned.extend(scanned.into_iter().map(|one| (one.address.0, one.print)));
+        self.marker.strays.absorb(strays);
         Ok(())
     }
 
     fn threads(&mut self, writable: &[MemoryRange]) -> Result<(), ProofError> {
         let foreign = roots::not_go(self.source, &self.marker.heap, writable)?;
-        let (marker, scanner) = (&mut self.marker, &self.scanner);
+        let marker = &mut self.marker;
         if foreign.is_empty() {
-            return thread_stacks(self.source, scanner, &mut |word| marker.root(word));
+            return thread_stacks(self.source, &mut |word| marker.root(word));
         }
         roots::foreign(self.source, &foreign, &mut |word| marker.root(word))
     }
 
-    /// Marks until no more goroutines are found that can be woken.
+    /// Marks until no more goroutines are found that can be woken; or until all can, for then there is nothing left to decide.
     fn fixpoint(&mut self) -> Result<(), ProofError> {
         loop {
-            self.marker.drain()?;
+            let swept = self.marker.sweep()?;
             let mut woken = Vec::new();
             for number in 0..self.look.candidates.len() as u32 {
                 if !self.is_live(number) && self.is_reached(number) {
                     woken.push(number);
                 }
             }
-            let mut found = !woken.is_empty();
+            let mut found = swept || !woken.is_empty();
             for weak in &self.weak {
                 if self.marker.is_marked(weak.handle) != Some(false)
                     && self.marker.is_marked(weak.object) == Some(false)
@@ -224,10 +247,10 @@ impl Marked<'_> {
                     found = true;
                 }
             }
-            if !found {
+            self.wake(&woken)?;
+            if !found || self.left() == 0 {
                 return Ok(());
             }
-            self.wake(&woken)?;
         }
     }
 
@@ -247,7 +270,7 @@ impl Marked<'_> {
             }
             candidate.objects.iter().for_each(|object| self.marker.root(*object));
         }
-        self.stacks(&addresses)
+        if addresses.is_empty() { Ok(()) } else { self.stacks(addresses) }
     }
 
     /// Marks what these candidates hold, as if they could run.
@@ -286,7 +309,7 @@ impl Marked<'_> {
         setting: &Setting<'_>,
         registers: &mut Registers,
     ) -> Result<Look, ProofError> {
-        let look = Look::take(self.source)?;
+        let look = Look::glance(self.source)?;
         let before: HashMap<u64, (u64, Role)> =
             self.look.goroutines.iter().map(|g| (g.address.0, (g.print, g.role))).collect();
         let (mut changed, mut stands) = (Vec::new(), HashSet::new());
@@ -316,15 +339,14 @@ impl Marked<'_> {
                 changed.push(candidate.address);
             }
         }
-        let strays = !self.marker.strays.is_empty();
-        if self.marker.heap.refresh(self.source, rules)? || strays {
+        if self.marker.heap.refresh(self.source, rules)? {
             self.flag_special();
             for word in self.marker.strays.take() {
                 self.marker.root(word);
             }
-            self.marker.scan_again();
+            self.marker.heap.scan_again();
         }
-        self.stacks(&changed)?;
+        self.stacks(changed)?;
         self.variables_and_specials()?;
         self.threads(setting.writable)?;
         self.sampled(registers);
@@ -338,7 +360,7 @@ impl Marked<'_> {
         if numbers.is_empty() {
             return Ok(());
         }
-        let now = Look::take(self.source)?;
+        let now = Look::glance(self.source)?;
         let now: HashMap<u64, u64> = now.goroutines.iter().map(|g| (g.address.0, g.print)).collect();
         let before: HashMap<u64, u64> = self.look.goroutines.iter().map(|g| (g.address.0, g.print)).collect();
         for number in numbers {
@@ -368,11 +390,11 @@ impl Marked<'_> {
             goroutines: self.look.goroutines.len(),
             blocked: blocked.len(),
             unreachable: unreachable.len(),
-            heap_bytes: self.marker.heap.bytes(),
+            heap_bytes: self.marker.heap.bytes,
             reached_objects,
             reached_bytes,
             read_bytes: self.marker.bytes_read,
-            whole_stacks: self.scanner.loose,
+            whole_stacks: self.scanners.loose(),
             ..Figures::default()
         };
         Pass { unreachable, blocked, unread: Vec::new(), figures }

@@ -7,8 +7,8 @@
 use hashbrown::HashMap;
 
 use super::ProofError;
-use super::heap::PointerInfo;
 use super::pass::Marked;
+use super::spans::PointerInfo;
 use super::type_names::TypeNames;
 use crate::process::memory::{Batch, MemoryRange};
 use crate::units::RemoteAddr;
@@ -53,26 +53,26 @@ impl Marked<'_> {
         for group in groups {
             self.hold(group)?;
             self.marker.drain()?;
-            let after = self.marker.heap.snapshot();
             let mut retained = Retained::default();
             let numbers = group.iter().filter_map(|number| self.look.candidates.get(*number as usize));
             retained.stack_bytes = numbers.map(|candidate| candidate.stack_size).sum();
             let mut typed = Vec::new();
-            for (span, objects) in self.marker.heap.added(&before, &after) {
+            for (run, objects) in self.marker.heap.added(&before) {
+                let elem = run.kind.elem;
                 retained.objects += objects.len() as u64;
-                retained.heap_bytes += objects.len() as u64 * span.elem;
+                retained.heap_bytes += objects.len() as u64 * elem;
                 let room = TYPED_LIMIT.saturating_sub(typed.len());
-                match span.info {
+                match run.kind.info {
                     PointerInfo::Header => {
-                        typed.extend(objects.iter().take(room).map(|i| (span.object(*i), 0, span.elem)));
+                        typed.extend(objects.iter().take(room).map(|i| (run.object(*i), 0, elem)));
                     }
-                    PointerInfo::Large { kind } if room > 0 => typed.push((0, kind, span.elem)),
+                    PointerInfo::Large { kind } if room > 0 => typed.push((0, kind, elem)),
                     _ => {}
                 }
             }
             retained.types = self.types(&typed, &mut names)?;
             all.push(retained);
-            before = after;
+            before = self.marker.heap.snapshot();
         }
         Ok(all)
     }

@@ -8,8 +8,8 @@
 
 use hashbrown::HashSet;
 
-use super::heap::{Heap, PointerInfo};
-use super::{Locate, ProofError};
+use super::heap::Heap;
+use super::{Locate, ProofError, spans};
 use crate::go_runtime::{Field, Variable};
 use crate::process::memory::{MemoryError, MemoryRange, ReadMemory};
 use crate::snapshot::Source;
@@ -113,8 +113,8 @@ pub(super) fn specials(source: &Source<'_>, heap: &Heap, take: &mut impl FnMut(u
         source.layout.special_weak_handle.as_ref().map(|record| record.size),
     ];
     let size = sizes.into_iter().flatten().max().unwrap_or(layout.size).max(layout.size);
-    let with = heap.spans.iter().enumerate().filter(|(_, span)| span.specials != 0 && span.info != PointerInfo::Manual);
-    let mut at: Vec<(u32, RemoteAddr)> = with.map(|(i, span)| (i as u32, RemoteAddr(span.specials))).collect();
+    let mut at: Vec<(usize, RemoteAddr)> =
+        heap.attached.iter().enumerate().map(|(i, span)| (i, RemoteAddr(span.specials))).collect();
     let (mut weak, mut count, mut batch) = (Vec::new(), 0, ObjectBatch::default());
     while !at.is_empty() && count < SPECIAL_LIMIT {
         count += at.len();
@@ -122,7 +122,7 @@ pub(super) fn specials(source: &Source<'_>, heap: &Heap, take: &mut impl FnMut(u
         batch.read(source.memory, &addresses, size)?;
         let mut next = Vec::new();
         for (i, &(number, address)) in at.iter().enumerate() {
-            let Some(span) = heap.spans.get(number as usize) else { continue };
+            let Some(span) = heap.attached.get(number) else { continue };
             let link = batch.with(source.memory, i, address, |bytes| {
                 let kind = layout.kind.read(bytes)? & 0xff;
                 let offset = layout.offset.read(bytes)?;
@@ -196,7 +196,7 @@ pub(super) fn foreign(
     if ranges.is_empty() {
         return Ok(());
     }
-    let spans = super::heap::structs(source)?;
+    let spans = spans::structs(source)?;
     let size = u64::from(source.layout.mspan.size);
     let mut one = |at: u64, bytes: &[u8]| {
         let mut next = spans.partition_point(|span| span + size <= at);

@@ -5,10 +5,14 @@
 //! <https://github.com/golang/go/blob/go1.27.3/src/runtime/mgcmark.go#L905-L1044>); of one that runs or moves, every word of
 //! the whole stack counts, below SP too, for a preemption saves the registers there.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use hashbrown::HashMap;
 
 use super::blocked::print;
 use super::frames::{FrameMap, FrameMaps, StackObject, bases, frame_minimum};
+use super::heap::{Heap, Strays};
+use super::mark::Bounds;
 use super::roots::each_piece;
 use super::{Locate, ProofError};
 use crate::go_runtime::{GLayout, Status, Variable};
@@ -48,8 +52,53 @@ struct Visited {
     fp: u64,
 }
 
+/// Reads stacks, on several threads.
+pub(super) struct StackScanners<'a> {
+    /// One for each thread: each remembers the frames that it has seen.
+    scanners: Vec<StackScanner<'a>>,
+}
+
+impl<'a> StackScanners<'a> {
+    pub(super) fn new(source: &'a Source<'a>, bounds: Bounds<'_>) -> Result<Self, ProofError> {
+        let scanners = (0..bounds.threads.max(1)).map(|_| StackScanner::new(source));
+        Ok(Self { scanners: scanners.collect::<Result<_, _>>()? })
+    }
+
+    /// Marks what the goroutines at `addresses` hold. Gives what they were like, and what led to nobody's pages.
+    pub(super) fn scan(&mut self, addresses: &[RemoteAddr], heap: &Heap) -> Result<(Vec<Scanned>, Strays), ProofError> {
+        let (chunks, next) = (addresses.chunks(CHUNK).collect::<Vec<_>>(), AtomicUsize::new(0));
+        let threads = self.scanners.len().min(chunks.len()).max(1);
+        let work = |scanner: &mut StackScanner<'a>| {
+            let (mut scanned, mut strays) = (Vec::new(), Strays::default());
+            while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                scanner.scan(chunk, &mut scanned, &mut |word| heap.root(word, &mut strays))?;
+            }
+            Ok::<_, ProofError>((scanned, strays))
+        };
+        let work = &work;
+        std::thread::scope(|scope| {
+            let Some((first, others)) = self.scanners.split_first_mut() else { return Ok(Default::default()) };
+            let others = others.iter_mut().take(threads - 1);
+            let others: Vec<_> = others.map(|scanner| scope.spawn(move || work(scanner))).collect();
+            let (mut scanned, mut strays) = work(first)?;
+            for other in others {
+                // A worker has no way to panic; one that did would have left stacks unread.
+                let (more, others) = other.join().map_err(|_| ProofError::corrupt("a worker failed"))??;
+                scanned.extend(more);
+                strays.absorb(others);
+            }
+            Ok((scanned, strays))
+        })
+    }
+
+    /// How many stacks were read word by word.
+    pub(super) fn loose(&self) -> usize {
+        self.scanners.iter().map(|scanner| scanner.loose).sum()
+    }
+}
+
 /// Reads stacks.
-pub(super) struct StackScanner<'a> {
+struct StackScanner<'a> {
     source: &'a Source<'a>,
     rules: BinaryRules<'a>,
     frames: FrameMaps<'a>,
@@ -58,7 +107,7 @@ pub(super) struct StackScanner<'a> {
     batch: Batch,
     visited: Vec<Visited>,
     /// How many stacks were read word by word.
-    pub(super) loose: usize,
+    loose: usize,
 }
 
 /// The fields of a g that matter here.
@@ -86,7 +135,7 @@ impl StackWords for Window<'_> {
 }
 
 impl<'a> StackScanner<'a> {
-    pub(super) fn new(source: &'a Source<'a>) -> Result<Self, ProofError> {
+    fn new(source: &'a Source<'a>) -> Result<Self, ProofError> {
         let module = source.remote(Variable::Firstmoduledata)?;
         let rodata = source.bias.pc(RemoteAddr(source.memory.word(source.layout.moduledata.rodata.at(module))?));
         Ok(Self {
@@ -102,22 +151,20 @@ impl<'a> StackScanner<'a> {
     }
 
     /// Gives to `take` what the goroutines at `addresses` hold.
-    pub(super) fn scan(
+    fn scan(
         &mut self,
         addresses: &[RemoteAddr],
+        scanned: &mut Vec<Scanned>,
         take: &mut impl FnMut(u64),
-    ) -> Result<Vec<Scanned>, ProofError> {
-        let mut scanned = Vec::with_capacity(addresses.len());
-        for chunk in addresses.chunks(CHUNK) {
-            let mut open = chunk.to_vec();
-            for attempt in 1..=ATTEMPTS {
-                open = self.attempt(&open, attempt == ATTEMPTS, take, &mut scanned)?;
-                if open.is_empty() {
-                    break;
-                }
+    ) -> Result<(), ProofError> {
+        let mut open = addresses.to_vec();
+        for attempt in 1..=ATTEMPTS {
+            open = self.attempt(&open, attempt == ATTEMPTS, take, scanned)?;
+            if open.is_empty() {
+                break;
             }
         }
-        Ok(scanned)
+        Ok(())
     }
 
     /// One look at each; those that moved come back, unless it is the last look.
@@ -175,9 +222,9 @@ impl<'a> StackScanner<'a> {
             // It runs or went on moving, or its frames are not understood.
             let now = later.as_ref().filter(|later| later.status.is_alive()).unwrap_or(fields);
             self.loose += 1;
-            self.loosely(fields.raw.stack_lo, fields.raw.stack_hi, take)?;
+            loosely(self.source, fields.raw.stack_lo, fields.raw.stack_hi, take)?;
             if (now.raw.stack_lo, now.raw.stack_hi) != (fields.raw.stack_lo, fields.raw.stack_hi) {
-                self.loosely(now.raw.stack_lo, now.raw.stack_hi, take)?;
+                loosely(self.source, now.raw.stack_lo, now.raw.stack_hi, take)?;
             }
             fields.words.iter().chain(&now.words).copied().for_each(&mut *take);
             scanned.push(Scanned { address, print: seen });
@@ -189,12 +236,6 @@ impl<'a> StackScanner<'a> {
     fn fields(&self, batch: &ObjectBatch, index: usize, address: RemoteAddr) -> Option<Fields> {
         let (layout, minor) = (&self.source.layout.g, self.source.binary.version().minor());
         batch.with(self.source.memory, index, address, |bytes| Fields::parse(bytes, layout, minor))
-    }
-
-    /// Every word from `low` to `high`. The end of a thread's stack that was never used is not mapped.
-    pub(super) fn loosely(&self, low: u64, high: u64, take: &mut impl FnMut(u64)) -> Result<(), ProofError> {
-        let high = high.min(low.saturating_add(STACK_LIMIT));
-        each_piece(self.source.memory, low.next_multiple_of(8), high, &mut |_, bytes| words(bytes).for_each(&mut *take))
     }
 
     /// As [`StackScanner::precise`], of a stack that was too large to be read with others.
@@ -364,17 +405,19 @@ impl Found<'_> {
     }
 }
 
+/// Every word from `low` to `high`. The end of a thread's stack that was never used is not mapped.
+fn loosely(source: &Source<'_>, low: u64, high: u64, take: &mut impl FnMut(u64)) -> Result<(), ProofError> {
+    let high = high.min(low.saturating_add(STACK_LIMIT));
+    each_piece(source.memory, low.next_multiple_of(8), high, &mut |_, bytes| words(bytes).for_each(&mut *take))
+}
+
 fn words(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
     bytes.chunks_exact(8).filter_map(|word| word.first_chunk().map(|word| u64::from_le_bytes(*word)))
 }
 
 /// Threads that run Go code, or hold a processor: what may lie on their own stacks, outside of goroutines. In a program with C
 /// in it those are C's, and part of its memory.
-pub(super) fn thread_stacks(
-    source: &Source<'_>,
-    scanner: &StackScanner<'_>,
-    take: &mut impl FnMut(u64),
-) -> Result<(), ProofError> {
+pub(super) fn thread_stacks(source: &Source<'_>, take: &mut impl FnMut(u64)) -> Result<(), ProofError> {
     /// Threads believed; Go's own bound is 10,000.
     const THREAD_LIMIT: usize = 1 << 17;
     let layout = &source.layout.m;
@@ -388,7 +431,7 @@ pub(super) fn thread_stacks(
             for g in [field(layout.g0), field(layout.gsignal)].into_iter().filter(|g| *g != 0) {
                 let low = source.memory.word(source.layout.g.stack_lo.at(RemoteAddr(g)))?;
                 let high = source.memory.word(source.layout.g.stack_hi.at(RemoteAddr(g)))?;
-                scanner.loosely(low, high, take)?;
+                loosely(source, low, high, take)?;
             }
         }
         at = field(layout.alllink);

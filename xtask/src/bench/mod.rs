@@ -9,6 +9,7 @@
 //! - [`attach_time`]: attaching and detaching;
 //! - [`dump`]: reading all goroutines from outside; [`delve`] is a baseline, [`child`] the measured run of a program;
 //! - [`top`]: pictures of many goroutines;
+//! - [`proof`]: passes over a large heap and over many goroutines, and what they cost their target;
 //! - [`record`]: what a recorded event takes, in bytes and in time, in each form;
 //! - [`agent`]: the host agent, idle and busy;
 //! - [`report`] puts it in Markdown.
@@ -26,6 +27,7 @@ mod delve;
 mod dump;
 mod hits;
 mod memory;
+mod proof;
 mod reader;
 mod record;
 mod report;
@@ -80,6 +82,8 @@ enum Section {
     Server,
     /// `gotracer dump`
     Dump,
+    /// Passes of `gotracer prove`
+    Proof,
     /// `gotracer record` and `convert`
     Record,
     /// `gotracer top`
@@ -96,6 +100,11 @@ const SECTIONS: &[(Section, Measure)] = &[
     (Section::Dump, |versions, plan| {
         let newest = newest(versions);
         Ok(format!("\n### Dump, Go {newest}\n\n{}", dump::measure(newest, plan)?))
+    }),
+    // For the same reason.
+    (Section::Proof, |versions, plan| {
+        let newest = newest(versions);
+        Ok(format!("\n### Proof, Go {newest}\n\n{}", proof::measure(newest, plan)?))
     }),
     (Section::Hits, hits_of),
     (Section::Load, load_of),

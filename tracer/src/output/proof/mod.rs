@@ -15,7 +15,7 @@ use crate::proof::{Blocked, Figures, Leak, Retained, Site, Verdict, WaitedFor};
 use crate::snapshot::Goroutine;
 use crate::units::{Goid, RemoteAddr};
 
-pub use text::write_text;
+pub use text::{SITES, write_text};
 
 /// What was proven of one process.
 #[derive(Debug, Serialize)]
@@ -30,6 +30,8 @@ pub struct Report {
     pub passes: u32,
     /// From the first to the end of the last.
     pub seconds: f64,
+    /// Chose the order in which they read heap and stacks.
+    pub seed: u64,
     /// Of the last pass.
     pub last_pass: Figures,
     /// Unreachable goroutines by `go` statement, those with the most first.
@@ -117,6 +119,8 @@ pub struct Proven {
     pub passes: u32,
     /// From the first to the end of the last.
     pub took: Duration,
+    /// Chose the order in which they read heap and stacks.
+    pub seed: u64,
 }
 
 impl Counts {
@@ -183,6 +187,7 @@ impl Report {
             go_version: go_version.to_owned(),
             passes: proven.passes,
             seconds: proven.took.as_secs_f64(),
+            seed: proven.seed,
             last_pass: proven.figures,
             sites: proven.sites.iter().map(site).collect(),
             goroutines,

@@ -14,12 +14,15 @@ const TYPES: usize = 3;
 /// Channels shown of a select.
 const CHANNELS: usize = 4;
 
-/// Writes the report.
+/// `go` statements written where nothing else is asked for.
+pub const SITES: usize = 20;
+
+/// Writes the report, of the `go` statements the first `limit`.
 ///
 /// # Errors
 ///
 /// If `out` fails.
-pub fn write_text(out: &mut dyn Write, report: &Report) -> io::Result<()> {
+pub fn write_text(out: &mut dyn Write, report: &Report, limit: usize) -> io::Result<()> {
     let name = report.name.rsplit('/').next().unwrap_or_default();
     let figures = &report.last_pass;
     let passes = count(report.passes as usize, "pass", "passes");
@@ -31,8 +34,15 @@ pub fn write_text(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         thousands(figures.blocked as u64),
         summary(report.counts())
     )?;
-    for site in &report.sites {
+    for site in report.sites.iter().take(limit) {
         write_site(out, report, site)?;
+    }
+    let rest = report.sites.get(limit..).unwrap_or_default();
+    if !rest.is_empty() {
+        let goroutines = rest.iter().map(|site| site.counts.all()).sum();
+        let (sites, goroutines) =
+            (count(rest.len(), "go statement", "go statements"), count(goroutines, "goroutine", "goroutines"));
+        writeln!(out, "\n{sites} more, of {goroutines}; --limit shows more")?;
     }
     Ok(())
 }
@@ -142,6 +152,7 @@ mod tests {
             go_version: "go1.27.3".to_owned(),
             passes: 3,
             seconds: 2.04,
+            seed: 1,
             last_pass: Figures { goroutines: 1300, blocked: 1210, ..Figures::default() },
             sites: vec![SiteReport {
                 function: "main.search".to_owned(),
@@ -154,7 +165,7 @@ mod tests {
             goroutines: vec![leak],
         };
         let mut text = Vec::new();
-        write_text(&mut text, &report).expect("writes");
+        write_text(&mut text, &report, SITES).expect("writes");
         let expected = "\
 process 4119, leaky (go1.27.3): 3 passes in 2.0 s
 1,300 goroutines, 1,210 wait on synchronisation; 1 leaked
@@ -163,6 +174,15 @@ main.search leaky/main.go:48 has leaked 1,204 goroutines that hold about 61.0 Mi
   held: 5.0 MiB of stacks, 56.0 MiB in 30,000 objects, 50.0 MiB of main.page
   such as goroutine 129 [chan send]: nothing that can run reaches channel 0xc0001000 of *main.report, 0 of 0 queued
     main.query leaky/main.go:55
+";
+        assert_eq!(String::from_utf8(text).expect("text"), expected);
+        let mut text = Vec::new();
+        write_text(&mut text, &report, 0).expect("writes");
+        let expected = "\
+process 4119, leaky (go1.27.3): 3 passes in 2.0 s
+1,300 goroutines, 1,210 wait on synchronisation; 1 leaked
+
+1 go statement more, of 1,204 goroutines; --limit shows more
 ";
         assert_eq!(String::from_utf8(text).expect("text"), expected);
     }

@@ -38,6 +38,7 @@ pub fn json(state: &State) -> Value {
         "memory": diagnosis.memory,
         "forecast": diagnosis.forecast,
         "verdict": diagnosis.verdict,
+        "proof": { "passes": state.proofs.passes(), "leaked": state.proofs.leaked() },
         "ended": state.ended,
     })
 }
@@ -62,6 +63,7 @@ fn row(state: &State, row: &Row) -> Value {
                 "system": row.system,
                 "created": site.map(|site| site.born),
                 "exited": site.map(|site| site.died),
+                "leaked": state.leaked_of(*id),
             })
         }
         RowKey::Start(start) => json!({ "start": start, "system": row.system }),

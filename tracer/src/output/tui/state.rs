@@ -15,6 +15,7 @@ use super::cursor::Cursor;
 use super::history::{History, LENGTH};
 use super::layout::{self, Parts};
 use super::members::{MemberQuery, Members};
+use super::proofs::Proofs;
 use super::reading::{Reading, Stack};
 use super::reasons::Reasons;
 use super::rows::{GroupBy, Query, Row, RowKey};
@@ -192,6 +193,7 @@ pub struct State {
     pub(super) reasons: Reasons,
     pub(super) reading: Option<Reading>,
     pub(super) diagnosis: Diagnosis,
+    pub(super) proofs: Proofs,
     pub(super) price: Price,
     pub(super) pane: Pane,
     pub(super) query: Query,
@@ -236,6 +238,7 @@ impl State {
             reasons: Reasons::default(),
             reading: None,
             diagnosis: Diagnosis::default(),
+            proofs: Proofs::default(),
             price: Price::default(),
             pane: Pane::Goroutines,
             query: Query {
@@ -352,6 +355,18 @@ impl State {
         self.finding.keep_within(self.diagnosis.findings.len(), self.page());
     }
 
+    /// Takes what passes have proven.
+    pub fn take_proofs(&mut self, proofs: Proofs) {
+        if !self.paused {
+            self.proofs = proofs;
+        }
+    }
+
+    /// How many goroutines of a site are proven to be leaked.
+    pub(super) fn leaked_of(&self, site: SiteId) -> u64 {
+        self.sites.get(site).map_or(0, |site| self.proofs.of_site(site.addresses.0))
+    }
+
     /// Takes what tracing costs.
     pub fn take_price(&mut self, price: Price) {
         if !self.paused {
@@ -364,6 +379,7 @@ impl State {
         self.facts = facts;
         self.sites = Sites::default();
         self.reading = None;
+        self.proofs = Proofs::default();
         self.inside = None;
         self.opened = None;
         self.selected = None;

@@ -13,7 +13,7 @@ use crate::analysis::{
 use crate::events::{Event, Transition};
 use crate::goroutines::GoroutineTable;
 use crate::governor::Level;
-use crate::output::tui::{Action, Diagnosis, Facts, Look, Price, Reading, Stack, State, draw, text};
+use crate::output::tui::{Action, Diagnosis, Facts, Look, Price, Proofs, Reading, Stack, State, draw, text};
 use crate::output::{Names, SiteName};
 use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
 
@@ -178,6 +178,14 @@ impl Fixture {
         });
         let reading = Reading::from_parts(MonotonicNs(self.now.saturating_sub(1_500_000_000)), stacks);
         self.state.take_reading(reading);
+    }
+
+    /// What passes prove: all goroutines of the first site but one.
+    pub(super) fn prove(&mut self) {
+        let of_first =
+            self.table.iter().filter(|g| matches!(self.table.site_addresses(g.site), Some((RemoteAddr(0x10), _))));
+        let leaked: Vec<(Goid, RemoteAddr)> = of_first.skip(1).map(|g| (g.goid, RemoteAddr(0x10))).collect();
+        self.state.take_proofs(Proofs::from_parts(leaked, 4));
     }
 
     pub(super) fn diagnose(&mut self) {

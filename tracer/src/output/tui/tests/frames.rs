@@ -107,6 +107,25 @@ fn one_goroutine() {
 }
 
 #[test]
+fn proven_to_be_leaked() {
+    let open = [Action::Go(Motion::First), Action::Enter];
+    each_size("leaked-groups", Fixture::prove);
+    each_size("leaked-members", |fixture| {
+        fixture.prove();
+        fixture.act(open);
+    });
+    each_size("leaked-goroutine", |fixture| {
+        fixture.prove();
+        fixture.act(open);
+        fixture.act([Action::Go(Motion::Last), Action::Enter]);
+    });
+    each_size("leaked-findings", |fixture| {
+        fixture.prove();
+        fixture.act([Action::Show(Pane::Findings)]);
+    });
+}
+
+#[test]
 fn findings_and_memory() {
     each_size("findings", |fixture| fixture.act([Action::Show(Pane::Findings)]));
     each_size("findings-second", |fixture| {

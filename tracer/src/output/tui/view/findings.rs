@@ -25,7 +25,10 @@ fn nothing(state: &State) -> String {
         Some(Verdict::TooShort { seen_s, needed_s }) => {
             format!("too early to say: watched for {seen_s:.0} s, needs {needed_s:.0} s")
         }
-        Some(Verdict::Enough) => "nothing is suspected".to_owned(),
+        Some(Verdict::Enough) => match state.proofs.leaked() {
+            0 => "nothing is suspected".to_owned(),
+            leaked => format!("nothing is suspected to grow; {} goroutines are leaked", words::count(leaked)),
+        },
     }
 }
 
@@ -132,6 +135,15 @@ fn details(canvas: &mut Canvas<'_>, state: &State, finding: &Finding, area: Rect
         format!(", {} of stack", words::bytes(finding.stack_bytes))
     };
     say(&format!("{} goroutines{reason}{since}{holds}", words::count(finding.count)), Ink::Strong, "");
+    let leaked = state.site_of(finding).map_or(0, |site| state.leaked_of(site));
+    if leaked > 0 {
+        let passes = state.proofs.passes();
+        let text = format!(
+            "{} of them are leaked: nothing that can run reaches what they wait for ({passes} passes)",
+            words::count(leaked)
+        );
+        say(&text, Ink::Alarm, "- ");
+    }
     for evidence in &finding.evidence {
         say(&evidence.words, Ink::Plain, "- ");
     }

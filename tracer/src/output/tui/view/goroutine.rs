@@ -54,6 +54,7 @@ fn facts(canvas: &mut Canvas<'_>, state: &State, opened: &Opened, area: Rect) {
                 (age(g, ended), Ink::Strong),
             ],
             None => vec![
+                (if state.proofs.is_leaked(watched.goid) { members::LEAKED } else { "" }.to_owned(), Ink::Alarm),
                 (name.to_string(), ink),
                 (" for ".to_owned(), Ink::Plain),
                 (groups::age(state, Since { time: g.since, at_least: g.since_estimated }), Ink::Strong),

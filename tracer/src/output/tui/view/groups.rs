@@ -160,7 +160,14 @@ pub(super) fn name(canvas: &mut Canvas<'_>, state: &State, key: &RowKey, x: u16,
                 let text = words::elide(&site.start, usize::from(width), ellipsis);
                 canvas.put(x, y, width, &text, Ink::Plain)
             }
-            Some(site) => canvas.place(x, y, width, &site.name, state.full_paths, Ink::Plain),
+            Some(site) => {
+                let leaked = match state.leaked_of(*id) {
+                    0 => 0,
+                    leaked => canvas.put(x, y, width, &format!("({} leaked) ", words::count(leaked)), Ink::Alarm),
+                };
+                let room = width.saturating_sub(leaked);
+                leaked + canvas.place(x + leaked, y, room, &site.name, state.full_paths, Ink::Plain)
+            }
             None => 0,
         },
         RowKey::Start(start) => canvas.put(x, y, width, &words::elide(start, usize::from(width), ellipsis), Ink::Plain),

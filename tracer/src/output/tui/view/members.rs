@@ -13,6 +13,9 @@ use crate::output::tui::state::{Hit, State};
 use crate::output::tui::words;
 use crate::units::Goid;
 
+/// Before the state of one that is proven to be leaked: there it is not what is cut off.
+pub(super) const LEAKED: &str = "(leaked) ";
+
 pub(super) fn draw(canvas: &mut Canvas<'_>, state: &State, heads: Rect, body: Rect) {
     let Some(inside) = &state.inside else { return };
     let columns = columns::fitting(MEMBERS, heads.width);
@@ -49,8 +52,10 @@ fn cell(canvas: &mut Canvas<'_>, state: &State, goid: Goid, goroutine: Option<&G
     let text = match spec.column {
         Column::State => {
             let (name, ink) = state_of(state, g.state);
-            let text = words::elide(&name, usize::from(width), canvas.look.ellipsis());
-            canvas.put(x, y, width, &text, ink);
+            let leaked = if state.proofs.is_leaked(goid) { canvas.put(x, y, width, LEAKED, Ink::Alarm) } else { 0 };
+            let room = width.saturating_sub(leaked);
+            let text = words::elide(&name, usize::from(room), canvas.look.ellipsis());
+            canvas.put(x + leaked, y, room, &text, ink);
             return;
         }
         Column::InState => groups::age(state, Since { time: g.since, at_least: g.since_estimated }),

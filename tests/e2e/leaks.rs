@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::trial;
 
 /// What each way to leak must be called.
-const LEAKS: [(&str, &str); 20] = [
+const LEAKS: [(&str, &str); 21] = [
     ("send", "channel"),
     ("receive", "channel"),
     ("select", "channel"),
@@ -39,10 +39,13 @@ const LEAKS: [(&str, &str); 20] = [
     ("held", "mutex"),
     ("cond", "cond"),
     ("syscall", "syscall"),
+    (IN_C, "syscall"),
     ("busy", "busy"),
     ("storm", "storm"),
     ("finalizer", "finalizer"),
 ];
+/// Only programs with C in them do this.
+const IN_C: &str = "cgo";
 /// What has no leaking form.
 const HEALTHY: [&str; 5] = ["pool", "keepalive", "errgroup", "singleflight", "hub"];
 /// Programs that are observed at once where probes are attached: the kernel detaches one after the other.
@@ -66,7 +69,7 @@ fn newest() -> Result<&'static str> {
 
 /// One program and who observes it.
 struct Case {
-    name: String,
+    kind: String,
     /// The kind that must be found; `None`: nothing may be.
     expected: Option<&'static str>,
     program: Program,
@@ -79,7 +82,8 @@ impl Case {
         if expected.is_none() {
             arguments.push("-twin");
         }
-        let program = Program::start(&Program::find(version, "plain", "leaks")?, &arguments)?;
+        let variant = if kind == IN_C { "cgo" } else { "plain" };
+        let program = Program::start(&Program::find(version, variant, "leaks")?, &arguments)?;
         let mut command = Command::new(gotracer()?);
         command
             .args(["leaks", "--json", "--pid", &program.pid().to_string(), "--for", "10s", "--interval", "500ms"])
@@ -88,8 +92,7 @@ impl Case {
             command.args(["--storm-period", "2s"]);
         }
         let observer = Running::start("gotracer leaks", &mut command)?;
-        let name = format!("{kind}{}", if expected.is_none() { " (twin)" } else { "" });
-        Ok(Self { name, expected, program, observer })
+        Ok(Self { kind: kind.to_owned(), expected, program, observer })
     }
 
     /// What is wrong with what was found, if something is.
@@ -98,7 +101,8 @@ impl Case {
         let found = findings(&report);
         let site = self.program.ready().clone();
         self.program.quit_in_peace()?;
-        let wrong = |why: &str| Ok(Some(format!("{}: {why}; found {found:?}", self.name)));
+        let form = if self.expected.is_none() { " (twin)" } else { "" };
+        let wrong = |why: &str| Ok(Some(format!("{}{form}: {why}; found {found:?}", self.kind)));
         let Some(expected) = self.expected else {
             return if found.is_empty() { Ok(None) } else { wrong("nothing was to be found") };
         };
@@ -116,6 +120,11 @@ impl Case {
         let place = |v: &Value| (v["function"].clone(), v["file"].clone(), v["line"].clone());
         if place(&finding["site"]) != place(&site) {
             return wrong(&format!("its go statement is {site}"));
+        }
+        let evidence = finding["evidence"].to_string();
+        let call = if self.kind == IN_C { "in a call of C" } else { "in a system call" };
+        if expected == "syscall" && !evidence.contains(call) {
+            return wrong(&format!("it is not told that they stay {call}: {evidence}"));
         }
         Ok(None)
     }

@@ -9,7 +9,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use super::live::runtime;
+use super::live::{CostArguments, runtime};
 use super::{Failure, parse_duration, parse_size};
 use crate::events::Event;
 use crate::output::recording::Format;
@@ -61,6 +61,8 @@ pub(super) struct RecordArguments {
     /// Replace files that are there
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    cost: CostArguments,
 }
 
 /// How often to look when no watermark wakes us.
@@ -80,7 +82,7 @@ pub(super) fn record(arguments: &RecordArguments) -> Result<ExitCode, Failure> {
     };
     let process = Process::open(Pid(arguments.pid))?;
     runtime()?.block_on(async {
-        let mut session = Session::attach(process)?;
+        let mut session = Session::attach_with(process, arguments.cost.options())?;
         session.read_every(READINGS);
         let paths =
             Paths { main: arguments.output.clone(), beside: format.beside(&arguments.output), force: arguments.force };
@@ -102,6 +104,13 @@ async fn until(end: Option<Instant>) {
     }
 }
 
+/// Tells on stderr that everything is attached, to this program or to the one that it has become: from here on, nothing is
+/// missed.
+fn announce(session: &Session, arguments: &RecordArguments) {
+    let file = arguments.output.display();
+    eprintln!("recording process {} with {} probes to {file}", session.pid(), session.probes());
+}
+
 async fn follow(mut session: Session, recorder: Recorder, arguments: &RecordArguments) -> Result<ExitCode, Failure> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -111,14 +120,18 @@ async fn follow(mut session: Session, recorder: Recorder, arguments: &RecordArgu
     let mut ending = None;
     let mut events = Vec::new();
     feed.program(&session, &recorder);
-    let file = arguments.output.display();
-    eprintln!("recording process {} with {} probes to {file}", session.pid(), session.probes());
+    announce(&session, arguments);
     let ended = loop {
         events.clear();
         tokio::select! {
             next = session.next(INTERVAL, &mut events) => match next? {
                 Progress::Ended(ended) => break Some(ended),
-                next => feed.take(&mut session, &recorder, &events, &next, &mut ending),
+                next => {
+                    if matches!(next, Progress::Followed) {
+                        announce(&session, arguments);
+                    }
+                    feed.take(&mut session, &recorder, &events, &next, &mut ending);
+                }
             },
             _ = interrupt.recv() => end = Some(Instant::now()),
             _ = terminate.recv() => end = Some(Instant::now()),

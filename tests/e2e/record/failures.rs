@@ -302,6 +302,10 @@ fn refuses() -> Result<()> {
     for (file, words) in [
         (write("empty.gtr", b"")?, "empty"),
         (write("text.gtr", b"this is no recording")?, "no recording"),
+        (write("forms.gtr", b"this is no recording")?, "what can be read is .gtr, .jsonl, .jsonl.zst"),
+        (write("forms.jsonl", b"{\"level\":\"info\"}\n")?, "what can be read is .gtr, .jsonl, .jsonl.zst"),
+        (write("events.parquet", b"PAR1 and columns PAR1")?, "Parquet, which gotracer writes and does not read"),
+        (write("profile.pb.gz", &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3])?, "a profile for go tool pprof"),
         (write("other.jsonl", b"{\"level\":\"info\"}\n")?, "no recording"),
         (write("zeros.gtr", &[0; 5000])?, "no recording"),
         (write("newer.gtr", &newer)?, "newer gotracer"),
@@ -313,7 +317,13 @@ fn refuses() -> Result<()> {
         let to = text(&folder.path("to.jsonl"));
         refused(&["convert", &file, &to], 1, words)?;
         ensure!(!Path::new(&to).exists(), "{to} was left behind");
+        refused(&["leaks", &file], 1, words)?;
+        refused(&["diff", &file, &file], 1, words)?;
     }
+    // Where dumps are read, too, they are named.
+    let file = write("forms.txt", b"neither recording nor dump")?;
+    refused(&["leaks", &file], 1, "trace --json and dump --json print")?;
+    refused(&["diff", &file, &file], 1, "trace --json and dump --json print")?;
     Ok(())
 }
 

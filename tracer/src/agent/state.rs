@@ -69,7 +69,7 @@ pub struct State {
     /// Up to when all events are in the tables.
     pub released: MonotonicNs,
     events: u64,
-    lost: BTreeMap<&'static str, u64>,
+    lost: BTreeMap<LossCause, u64>,
     sampled: Instant,
 }
 
@@ -133,7 +133,7 @@ impl State {
                     }
                 }
                 Event::Lost { count, cause, .. } => {
-                    *self.lost.entry(cause_name(cause)).or_default() += count;
+                    *self.lost.entry(cause).or_default() += count;
                     // Whose it was is not known.
                     for watch in self.watches.values_mut() {
                         watch.apply(std::slice::from_ref(first));
@@ -273,16 +273,6 @@ impl State {
             flight_recorder_bytes,
         };
         (processes, agent)
-    }
-}
-
-fn cause_name(cause: LossCause) -> &'static str {
-    match cause {
-        LossCause::BufferFull => "buffer_full",
-        LossCause::NoBuffer => "no_buffer",
-        LossCause::UnreadableG => "unreadable_g",
-        LossCause::NoRecord => "no_record",
-        LossCause::NotRecorded => "not_recorded",
     }
 }
 

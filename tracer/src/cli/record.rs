@@ -147,12 +147,13 @@ async fn follow(mut session: Session, recorder: Recorder, arguments: &RecordArgu
         // The last thing in a recording is where everybody stands.
         match &ending {
             None if end.is_some_and(|end| Instant::now() >= end) => {
-                // One that is under way is the last as well.
-                if session.is_seeded() {
+                // One that is under way says nothing of those who came to stand somewhere since.
+                let under_way = !session.is_seeded();
+                if !under_way {
                     session.read_soon();
                 }
                 recorder.stay_in_file();
-                ending = Some(Ending { until: Instant::now() + LAST_READING });
+                ending = Some(Ending { until: Instant::now() + LAST_READING, under_way });
             }
             Some(ending) if Instant::now() >= ending.until => break None,
             _ => {}
@@ -177,6 +178,8 @@ async fn follow(mut session: Session, recorder: Recorder, arguments: &RecordArgu
 /// The recording goes on until the last reading is in it, or this moment.
 struct Ending {
     until: Instant,
+    /// A reading that began before the end was asked for: the last one is still to come.
+    under_way: bool,
 }
 
 fn finish(recorder: Recorder, time: MonotonicNs, why: &str, arguments: &RecordArguments) -> Result<ExitCode, Failure> {
@@ -247,7 +250,11 @@ impl Feed {
         if let Some(reading) = reading {
             recorder.reading(reading);
             if let Some(ending) = ending {
-                ending.until = Instant::now();
+                if std::mem::take(&mut ending.under_way) {
+                    session.read_soon();
+                } else {
+                    ending.until = Instant::now();
+                }
             }
         }
     }

@@ -100,12 +100,7 @@ pub(super) fn look(
     }
 }
 
-fn on_channels(
-    facts: &mut WaitFacts,
-    snapshot: &Snapshot,
-    at: &LookedAt,
-    channels: &HashMap<RemoteAddr, Channel>,
-) {
+fn on_channels(facts: &mut WaitFacts, snapshot: &Snapshot, at: &LookedAt, channels: &HashMap<RemoteAddr, Channel>) {
     let mut distinct: HashSet<RemoteAddr> = HashSet::new();
     for g in at.goroutines(snapshot) {
         let waits = snapshot.waits(g);

@@ -55,7 +55,6 @@ pub(crate) fn trials() -> Vec<Trial> {
     let each = |&version: &&'static str| trial(format!("leaks::patterns::go{version}"), move || patterns(version));
     let mut trials: Vec<Trial> = GO_VERSIONS.iter().map(each).collect();
     trials.push(trial("leaks::slow_under_noise", slow_under_noise));
-    trials.push(trial("leaks::of_files", of_files));
     trials.push(trial("leaks::exit_codes", exit_codes));
     for server in ["prometheus", "etcd", "caddy", "nats"] {
         trials.push(trial(format!("leaks::servers::{server}"), move || server_without_findings(server)));
@@ -183,52 +182,6 @@ fn slow_under_noise() -> Result<()> {
     ensure!(finding["kind"] == "channel" && finding["site"]["line"] == line, "{found:?}");
     let rate = finding["per_second"].as_f64().unwrap_or_default();
     ensure!((0.5..1.5).contains(&rate), "one a second leaks, {rate} are told");
-    Ok(())
-}
-
-/// The same of dumps and of what is different between two of them.
-fn of_files() -> Result<()> {
-    require_root_and_bpf()?;
-    let folder = std::env::temp_dir().join(format!("gotracer-leaks-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    let done = dumps_in(&folder);
-    std::fs::remove_dir_all(&folder)?;
-    done
-}
-
-fn dumps_in(folder: &Path) -> Result<()> {
-    let run = |args: &[&str]| -> Result<(Option<i32>, String)> {
-        let output = Command::new(gotracer()?).args(args).output()?;
-        Ok((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned()))
-    };
-    let program = Program::start(&Program::find(newest()?, "plain", "leaks")?, &["-kind", "accumulated"])?;
-    let site = program.ready().clone();
-    let pid = program.pid().to_string();
-    let (first, second) = (folder.join("a.json"), folder.join("b.json"));
-    let (first, second) = (first.to_string_lossy(), second.to_string_lossy());
-    for path in [&first, &second] {
-        ensure!(run(&["dump", "--pid", &pid, "--json", "--output", path])?.0 == Some(0), "no dump");
-    }
-    program.quit_in_peace()?;
-    let (code, text) = run(&["diff", &first, &second, "--json"])?;
-    let diff: Value = serde_json::from_str(&text)?;
-    ensure!(code == Some(0) && diff["seconds"].is_number(), "{text}");
-    let leaking = diff["sites"].as_array().into_iter().flatten().find(|s| s["key"]["line"] == site["line"]);
-    ensure!(leaking.is_none(), "the 2000 did not change in number: {text}");
-
-    // Of another process with more of them: no time between, but the same line.
-    let other = Program::start(&Program::find(newest()?, "plain", "leaks")?, &["-kind", "pool"])?;
-    ensure!(run(&["dump", "--pid", &other.pid().to_string(), "--json", "--output", &first])?.0 == Some(0), "no dump");
-    other.quit_in_peace()?;
-    let diff: Value = serde_json::from_str(&run(&["diff", &first, &second, "--json"])?.1)?;
-    let most = &diff["sites"][0];
-    ensure!(diff["seconds"].is_null() && most["key"]["line"] == site["line"] && most["more"] == 2000, "{diff}");
-
-    let (code, _) = run(&["leaks", "/nonexistent"])?;
-    ensure!(code == Some(1), "a file that is not there: {code:?}");
-    std::fs::write(folder.join("no.json"), "{\"taken_to_ns\": 1, \"goroutines\": 7}")?;
-    let (code, _) = run(&["leaks", &folder.join("no.json").to_string_lossy()])?;
-    ensure!(code == Some(1), "a file that is no dump: {code:?}");
     Ok(())
 }
 

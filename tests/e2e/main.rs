@@ -13,6 +13,7 @@ mod exec;
 mod executables;
 mod lacking;
 mod leaks;
+mod leaks_in_files;
 mod leaves_no_trace;
 mod lifecycle;
 mod matrix;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         executables::trials(),
         lacking::trials(),
         leaks::trials(),
+        leaks_in_files::trials(),
         leaves_no_trace::trials(),
         placements::trials(),
         proof::trials(),

@@ -3,7 +3,7 @@
 mod failures;
 mod levels;
 mod readers;
-mod recording;
+pub(crate) mod recording;
 
 use anyhow::{Context as _, Result, ensure};
 use gotracer_tests::environment::require_root_and_bpf;

@@ -43,9 +43,14 @@ struct Record {
     stands: i32,
     site: u16,
     runs: u8,
-    /// It was there when the census began.
-    old: bool,
+    /// [`OLD`], [`ORPHAN`].
+    flags: u8,
 }
+
+/// It was there when the census began.
+const OLD: u8 = 1;
+/// At one look the call that created it was over: it stays so, though its creator may be in another call of that function.
+const ORPHAN: u8 = 2;
 
 const _: () = assert!(size_of::<Record>() == 24 && SITE_LIMIT <= 1 << 16);
 
@@ -295,7 +300,7 @@ impl Census {
             let stood = stayed.map_or(clock.now, |record| record.stands);
             let stands = waits.map_or(stood, |since| clock.millis(since).min(stood)).min(clock.now);
             let lives = earlier.map_or(clock.now, |record| record.lives).min(stands);
-            let old = earlier.map_or(first, |record| record.old);
+            let flags = earlier.map_or(if first { OLD } else { 0 }, |record| record.flags);
             let Some((of_site, of_place)) = sums.of(place, site) else { continue };
             if let Some(named) = of_place.named.get_mut(of_place.count as usize) {
                 *named = index as u32;
@@ -307,10 +312,10 @@ impl Census {
             of_site.parked += u64::from(g.status == Status::Waiting);
             of_site.stack_bytes = of_site.stack_bytes.saturating_add(g.stack_size());
             of_site.ages.add(clock.age(lives));
-            if !old {
+            if flags & OLD == 0 {
                 of_site.young_ages.add(clock.age(lives));
             }
-            records.push(Record { goid: g.goid, place, lives, stands, site, runs: g.runs, old });
+            records.push(Record { goid: g.goid, place, lives, stands, site, runs: g.runs, flags });
             sums.indices.push(index as u32);
         }
         before.for_each(|gone| self.ended(gone, clock));
@@ -321,7 +326,7 @@ impl Census {
 
     /// A goroutine is no more there.
     fn ended(&mut self, record: &Record, clock: Clock) {
-        if !record.old
+        if record.flags & OLD == 0
             && let Some(histogram) = self.ended.get_mut(usize::from(record.site))
         {
             histogram.add(clock.age(record.lives));
@@ -470,6 +475,19 @@ impl Census {
         if parent.0 == 0 {
             return None;
         }
+        let known = self.records.binary_search_by_key(&g.goid, |record| record.goid).ok();
+        if known.and_then(|at| self.records.get(at)).is_some_and(|record| record.flags & ORPHAN != 0) {
+            return Some(true);
+        }
+        let is_orphan = self.is_creator_gone(snapshot, g, parent)?;
+        if is_orphan && let Some(record) = known.and_then(|at| self.records.get_mut(at)) {
+            record.flags |= ORPHAN;
+        }
+        Some(is_orphan)
+    }
+
+    /// The same, as things are at this moment.
+    fn is_creator_gone(&mut self, snapshot: &Snapshot, g: &Goroutine, parent: Goid) -> Option<bool> {
         let Ok(at) = snapshot.goroutines.binary_search_by_key(&parent, |g| g.goid) else { return Some(true) };
         let creator = snapshot.goroutines.get(at)?;
         if let (Some(site), Some(of)) = (self.site(g.gopc, g.startpc), self.site(creator.gopc, creator.startpc))

@@ -73,7 +73,7 @@ pub(super) struct Files {
     /// Of the files before.
     bytes_before: u64,
     done: Vec<(PathBuf, Option<PathBuf>)>,
-    /// Files, and the folder that has a new name in it, that were not given to [`Files::to_sync`] yet.
+    /// Files, and the folder that has a new name in it, that were not given to [`Files::take_unsynced`] yet.
     ended: Vec<File>,
     named: bool,
 }
@@ -193,7 +193,7 @@ impl Files {
 
     /// All that is to be brought to disk: the files that were written to since this was last asked, and their folder where
     /// it has a new name in it.
-    pub(super) fn to_sync(&mut self) -> io::Result<Vec<File>> {
+    pub(super) fn take_unsynced(&mut self) -> io::Result<Vec<File>> {
         let mut files = std::mem::take(&mut self.ended);
         for file in [Some(&self.main), self.beside.as_ref()].into_iter().flatten() {
             files.push(file.file.try_clone()?);

@@ -349,7 +349,7 @@ impl Thread {
                     this.encoder.flush(&mut this.parts)?;
                     this.write()?;
                     let files = &mut this.files;
-                    this.syncer.as_ref().map_or(Ok(()), |syncer| syncer.sync(|| files.to_sync()))
+                    this.syncer.as_ref().map_or(Ok(()), |syncer| syncer.sync(|| files.take_unsynced()))
                 });
             }
             if self.stop.is_some() {
@@ -372,7 +372,7 @@ impl Thread {
     }
 
     fn outcome(mut self) -> Outcome {
-        let rest = self.files.to_sync();
+        let rest = self.files.take_unsynced();
         let synced = rest.and_then(|rest| self.syncer.take().map_or(Ok(()), |syncer| syncer.finish(rest)));
         if let Err(error) = synced
             && !matches!(self.stop, Some(Stop::Failed(_)))

@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::trial;
 
 /// What each way to leak must be called.
-const LEAKS: [(&str, &str); 20] = [
+const LEAKS: [(&str, &str); 21] = [
     ("send", "channel"),
     ("receive", "channel"),
     ("select", "channel"),
@@ -35,10 +35,13 @@ const LEAKS: [(&str, &str); 20] = [
     ("held", "mutex"),
     ("cond", "cond"),
     ("syscall", "syscall"),
+    (IN_C, "syscall"),
     ("busy", "busy"),
     ("storm", "storm"),
     ("finalizer", "finalizer"),
 ];
+/// Only programs with C in them do this.
+const IN_C: &str = "cgo";
 /// What has no leaking form.
 const HEALTHY: [&str; 5] = ["pool", "keepalive", "errgroup", "singleflight", "hub"];
 /// Programs that are observed at once where probes are attached: the kernel detaches one after the other.
@@ -48,7 +51,6 @@ pub(crate) fn trials() -> Vec<Trial> {
     let each = |&version: &&'static str| trial(format!("leaks::patterns::go{version}"), move || patterns(version));
     let mut trials: Vec<Trial> = GO_VERSIONS.iter().map(each).collect();
     trials.push(trial("leaks::slow_under_noise", slow_under_noise));
-    trials.push(trial("leaks::of_files", of_files));
     trials.push(trial("leaks::exit_codes", exit_codes));
     for &server in servers::NAMES {
         trials.push(trial(format!("leaks::servers::{server}"), move || server_without_findings(server)));
@@ -62,7 +64,7 @@ fn newest() -> Result<&'static str> {
 
 /// One program and who observes it.
 struct Case {
-    name: String,
+    kind: String,
     /// The kind that must be found; `None`: nothing may be.
     expected: Option<&'static str>,
     program: Program,
@@ -75,7 +77,8 @@ impl Case {
         if expected.is_none() {
             arguments.push("-twin");
         }
-        let program = Program::start(&Program::find(version, "plain", "leaks")?, &arguments)?;
+        let variant = if kind == IN_C { "cgo" } else { "plain" };
+        let program = Program::start(&Program::find(version, variant, "leaks")?, &arguments)?;
         let mut command = Command::new(gotracer()?);
         command
             .args(["leaks", "--json", "--pid", &program.pid().to_string(), "--for", "10s", "--interval", "500ms"])
@@ -84,8 +87,7 @@ impl Case {
             command.args(["--storm-period", "2s"]);
         }
         let observer = Running::start("gotracer leaks", &mut command)?;
-        let name = format!("{kind}{}", if expected.is_none() { " (twin)" } else { "" });
-        Ok(Self { name, expected, program, observer })
+        Ok(Self { kind: kind.to_owned(), expected, program, observer })
     }
 
     /// What is wrong with what was found, if something is.
@@ -94,7 +96,8 @@ impl Case {
         let found = findings(&report);
         let site = self.program.ready().clone();
         self.program.quit_in_peace()?;
-        let wrong = |why: &str| Ok(Some(format!("{}: {why}; found {found:?}", self.name)));
+        let form = if self.expected.is_none() { " (twin)" } else { "" };
+        let wrong = |why: &str| Ok(Some(format!("{}{form}: {why}; found {found:?}", self.kind)));
         let Some(expected) = self.expected else {
             return if found.is_empty() { Ok(None) } else { wrong("nothing was to be found") };
         };
@@ -112,6 +115,11 @@ impl Case {
         let place = |v: &Value| (v["function"].clone(), v["file"].clone(), v["line"].clone());
         if place(&finding["site"]) != place(&site) {
             return wrong(&format!("its go statement is {site}"));
+        }
+        let evidence = finding["evidence"].to_string();
+        let call = if self.kind == IN_C { "in a call of C" } else { "in a system call" };
+        if expected == "syscall" && !evidence.contains(call) {
+            return wrong(&format!("it is not told that they stay {call}: {evidence}"));
         }
         Ok(None)
     }
@@ -170,52 +178,6 @@ fn slow_under_noise() -> Result<()> {
     ensure!(finding["kind"] == "channel" && finding["site"]["line"] == line, "{found:?}");
     let rate = finding["per_second"].as_f64().unwrap_or_default();
     ensure!((0.5..1.5).contains(&rate), "one a second leaks, {rate} are told");
-    Ok(())
-}
-
-/// The same of dumps and of what is different between two of them.
-fn of_files() -> Result<()> {
-    require_root_and_bpf()?;
-    let folder = std::env::temp_dir().join(format!("gotracer-leaks-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    let done = dumps_in(&folder);
-    std::fs::remove_dir_all(&folder)?;
-    done
-}
-
-fn dumps_in(folder: &Path) -> Result<()> {
-    let run = |args: &[&str]| -> Result<(Option<i32>, String)> {
-        let output = Command::new(gotracer()?).args(args).output()?;
-        Ok((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned()))
-    };
-    let program = Program::start(&Program::find(newest()?, "plain", "leaks")?, &["-kind", "accumulated"])?;
-    let site = program.ready().clone();
-    let pid = program.pid().to_string();
-    let (first, second) = (folder.join("a.json"), folder.join("b.json"));
-    let (first, second) = (first.to_string_lossy(), second.to_string_lossy());
-    for path in [&first, &second] {
-        ensure!(run(&["dump", "--pid", &pid, "--json", "--output", path])?.0 == Some(0), "no dump");
-    }
-    program.quit_in_peace()?;
-    let (code, text) = run(&["diff", &first, &second, "--json"])?;
-    let diff: Value = serde_json::from_str(&text)?;
-    ensure!(code == Some(0) && diff["seconds"].is_number(), "{text}");
-    let leaking = diff["sites"].as_array().into_iter().flatten().find(|s| s["key"]["line"] == site["line"]);
-    ensure!(leaking.is_none(), "the 2000 did not change in number: {text}");
-
-    // Of another process with more of them: no time between, but the same line.
-    let other = Program::start(&Program::find(newest()?, "plain", "leaks")?, &["-kind", "pool"])?;
-    ensure!(run(&["dump", "--pid", &other.pid().to_string(), "--json", "--output", &first])?.0 == Some(0), "no dump");
-    other.quit_in_peace()?;
-    let diff: Value = serde_json::from_str(&run(&["diff", &first, &second, "--json"])?.1)?;
-    let most = &diff["sites"][0];
-    ensure!(diff["seconds"].is_null() && most["key"]["line"] == site["line"] && most["more"] == 2000, "{diff}");
-
-    let (code, _) = run(&["leaks", "/nonexistent"])?;
-    ensure!(code == Some(1), "a file that is not there: {code:?}");
-    std::fs::write(folder.join("no.json"), "{\"taken_to_ns\": 1, \"goroutines\": 7}")?;
-    let (code, _) = run(&["leaks", &folder.join("no.json").to_string_lossy()])?;
-    ensure!(code == Some(1), "a file that is no dump: {code:?}");
     Ok(())
 }
 

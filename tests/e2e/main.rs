@@ -14,6 +14,7 @@ mod executables;
 mod fallbacks;
 mod lacking;
 mod leaks;
+mod leaks_in_files;
 mod leaves_no_trace;
 mod lifecycle;
 mod matrix;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         executables::trials(),
         lacking::trials(),
         leaks::trials(),
+        leaks_in_files::trials(),
         leaves_no_trace::trials(),
         placements::trials(),
         proof::trials(),

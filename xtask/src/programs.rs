@@ -59,6 +59,8 @@ enum Coverage {
     Everything,
     /// Every version, plain.
     Versions,
+    /// Every version, plain and with C in it.
+    WithC,
     /// The newest version, plain: load, and what is large because of net/http.
     Newest,
 }
@@ -79,7 +81,7 @@ const PROGRAMS: &[(&str, Coverage)] = &[
     ("leakyserver", Coverage::Newest),
     ("manysites", Coverage::Newest),
     ("degrading", Coverage::Newest),
-    ("leaks", Coverage::Versions),
+    ("leaks", Coverage::WithC),
     ("reach", Coverage::Everything),
     ("elusive", Coverage::Versions),
     ("heap", Coverage::Versions),
@@ -189,11 +191,12 @@ fn jobs(args: &Args) -> Result<Vec<Job>> {
         let versions: Vec<&str> = match coverage {
             _ if !args.versions.is_empty() => args.versions.iter().map(String::as_str).collect(),
             Coverage::Newest => vec![newest],
-            Coverage::Everything | Coverage::Versions => GO_VERSIONS.to_vec(),
+            Coverage::Everything | Coverage::WithC | Coverage::Versions => GO_VERSIONS.to_vec(),
         };
         let variants: &[Variant] = match coverage {
             _ if !args.variants.is_empty() => &args.variants,
             Coverage::Everything => &Variant::ALL,
+            Coverage::WithC => &[Variant::Plain, Variant::Cgo],
             _ => &[Variant::Plain],
         };
         for version in versions {

@@ -3,14 +3,16 @@
 use std::ffi::CString;
 use std::fs;
 use std::io::Read as _;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use gotracer_tests::Program;
-use gotracer_tests::child::poll;
-use gotracer_tests::environment::{gotracer, require_root_and_bpf};
+use gotracer_tests::child::{poll, poll_within};
+use gotracer_tests::environment::{Skip, gotracer, require_root_and_bpf};
 use libtest_mimic::Trial;
 
 use super::newest;
@@ -21,6 +23,7 @@ use crate::trial;
 pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("record::killed", killed),
+        trial("record::reaches_the_disk", reaches_the_disk),
         trial("record::disk_full", disk_full),
         trial("record::slow_disk", slow_disk),
         trial("record::rotates", rotates),
@@ -69,6 +72,56 @@ fn killed() -> Result<()> {
         convert(&file, "back.gtr")?;
     }
     Ok(())
+}
+
+/// What was recorded is not only in the kernel's memory: within seconds the file has no page that the disk has not, while it is
+/// being recorded. By itself the kernel would take half a minute.
+fn reaches_the_disk() -> Result<()> {
+    let folder = Folder::new("record-synced")?;
+    let file = folder.path("synced.gtr");
+    let mut program = program("tally", &[])?;
+    let recorder = Recorder::start(program.pid(), &file, &[])?;
+    program.send("go")?;
+    let tally = program.tally()?;
+    poll(|| {
+        let seen = report(&file).ok().and_then(|report| report["totals"]["created"].as_u64());
+        Ok((seen == Some(tally.created)).then_some(()))
+    })?;
+    let there = fs::File::open(&file)?;
+    if only_in_memory(&there)? {
+        return Err(Skip(format!("{} is on no disk", file.display())).into());
+    }
+    poll_within(Duration::from_secs(20), || Ok((unwritten(&there)? == 0).then_some(())))
+        .context("pages of the recording are not brought to the disk")?;
+    recorder.stop()?.well()?;
+    ensure!(unwritten(&there)? == 0, "the end of the recording was not brought to the disk");
+    program.quit_in_peace()
+}
+
+fn only_in_memory(file: &fs::File) -> Result<bool> {
+    // SAFETY: zeroes are a valid value of this struct of numbers.
+    let mut system: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one struct, which is ours, and the descriptor is open.
+    let done = unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut system) };
+    ensure!(done == 0, "{}", std::io::Error::last_os_error());
+    Ok(system.f_type == libc::TMPFS_MAGIC)
+}
+
+/// Pages of the file that are newer in memory than on disk, by `cachestat` (Linux 6.5 and later).
+fn unwritten(file: &fs::File) -> Result<u64> {
+    /// In all architectures: <https://github.com/torvalds/linux/blob/v6.5/include/uapi/asm-generic/unistd.h#L819-L820>.
+    const CACHESTAT: libc::c_long = 451;
+    // From the beginning, all of it.
+    let range = [0_u64; 2];
+    // Cached, dirty, under writeback, evicted, evicted lately.
+    let mut pages = [0_u64; 5];
+    // SAFETY: the kernel reads two numbers and writes five, both ours.
+    let done = unsafe { libc::syscall(CACHESTAT, file.as_raw_fd(), range.as_ptr(), pages.as_mut_ptr(), 0) };
+    if done != 0 {
+        let error = std::io::Error::last_os_error();
+        return Err(Skip(format!("this kernel does not tell what is on disk: {error}")).into());
+    }
+    Ok(pages[1] + pages[2])
 }
 
 /// A small file system of its own.
@@ -302,6 +355,10 @@ fn refuses() -> Result<()> {
     for (file, words) in [
         (write("empty.gtr", b"")?, "empty"),
         (write("text.gtr", b"this is no recording")?, "no recording"),
+        (write("forms.gtr", b"this is no recording")?, "what can be read is .gtr, .jsonl, .jsonl.zst"),
+        (write("forms.jsonl", b"{\"level\":\"info\"}\n")?, "what can be read is .gtr, .jsonl, .jsonl.zst"),
+        (write("events.parquet", b"PAR1 and columns PAR1")?, "Parquet, which gotracer writes and does not read"),
+        (write("profile.pb.gz", &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3])?, "a profile for go tool pprof"),
         (write("other.jsonl", b"{\"level\":\"info\"}\n")?, "no recording"),
         (write("zeros.gtr", &[0; 5000])?, "no recording"),
         (write("newer.gtr", &newer)?, "newer gotracer"),
@@ -313,7 +370,13 @@ fn refuses() -> Result<()> {
         let to = text(&folder.path("to.jsonl"));
         refused(&["convert", &file, &to], 1, words)?;
         ensure!(!Path::new(&to).exists(), "{to} was left behind");
+        refused(&["leaks", &file], 1, words)?;
+        refused(&["diff", &file, &file], 1, words)?;
     }
+    // Where dumps are read, too, they are named.
+    let file = write("forms.txt", b"neither recording nor dump")?;
+    refused(&["leaks", &file], 1, "trace --json and dump --json print")?;
+    refused(&["diff", &file, &file], 1, "trace --json and dump --json print")?;
     Ok(())
 }
 

@@ -10,19 +10,19 @@ use gotracer_tests::environment::gotracer;
 use serde_json::Value;
 
 /// A gotracer that records. Killed when dropped.
-pub(super) struct Recorder {
+pub(crate) struct Recorder {
     running: Running,
 }
 
 /// How a gotracer that recorded has ended.
-pub(super) struct Ended {
-    pub(super) code: Option<i32>,
-    pub(super) said: Vec<String>,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) said: Vec<String>,
 }
 
 impl Recorder {
     /// Records to `file`; back when all probes are attached.
-    pub(super) fn start(pid: u32, file: &Path, args: &[&str]) -> Result<Self> {
+    pub(crate) fn start(pid: u32, file: &Path, args: &[&str]) -> Result<Self> {
         let mut command = Command::new(gotracer()?);
         command.args(["record", "--pid", &pid.to_string(), "-o"]).arg(file).args(args);
         let mut running = Running::start("gotracer", &mut command)?;
@@ -30,37 +30,37 @@ impl Recorder {
         Ok(Self { running })
     }
 
-    pub(super) fn child(&mut self) -> &mut Running {
+    pub(crate) fn child(&mut self) -> &mut Running {
         &mut self.running
     }
 
     /// Ctrl-C, and waits for its end.
-    pub(super) fn stop(self) -> Result<Ended> {
+    pub(crate) fn stop(self) -> Result<Ended> {
         self.running.signal(libc::SIGINT)?;
         self.finish()
     }
 
     /// Waits for its end.
-    pub(super) fn finish(mut self) -> Result<Ended> {
+    pub(crate) fn finish(mut self) -> Result<Ended> {
         let said = self.running.stderr.to_end()?;
         Ok(Ended { code: self.running.await_exit()?.code(), said })
     }
 }
 
 impl Ended {
-    pub(super) fn well(self) -> Result<Self> {
+    pub(crate) fn well(self) -> Result<Self> {
         ensure!(self.code == Some(0), "gotracer ended with {:?}:\n{}", self.code, self.said.join("\n"));
         Ok(self)
     }
 }
 
 /// Runs a gotracer command to its end.
-pub(super) fn run(args: &[&str]) -> Result<Output> {
+pub(crate) fn run(args: &[&str]) -> Result<Output> {
     Ok(Command::new(gotracer()?).args(args).output()?)
 }
 
 /// Runs a gotracer command that must succeed; its stdout.
-pub(super) fn output(args: &[&str]) -> Result<String> {
+pub(crate) fn output(args: &[&str]) -> Result<String> {
     let output = run(args)?;
     if !output.status.success() {
         bail!("gotracer {args:?} ended with {}:\n{}", output.status, String::from_utf8_lossy(&output.stderr));
@@ -69,19 +69,19 @@ pub(super) fn output(args: &[&str]) -> Result<String> {
 }
 
 /// `gotracer convert`; the new file beside the old one.
-pub(super) fn convert(file: &Path, extension: &str) -> Result<PathBuf> {
+pub(crate) fn convert(file: &Path, extension: &str) -> Result<PathBuf> {
     let to = file.with_extension(extension);
     output(&["convert", &text(file), &text(&to), "--force"])?;
     Ok(to)
 }
 
 /// `gotracer report --json`.
-pub(super) fn report(file: &Path) -> Result<Value> {
+pub(crate) fn report(file: &Path) -> Result<Value> {
     Ok(serde_json::from_str(&output(&["report", "--json", &text(file)])?)?)
 }
 
 /// The recording as a trace: its events, and what a report counts in it.
-pub(super) fn trace(file: &Path) -> Result<Trace> {
+pub(crate) fn trace(file: &Path) -> Result<Trace> {
     let lines = convert(file, "events.jsonl")?;
     let events = std::fs::read_to_string(&lines)?;
     let mut all: String =
@@ -95,11 +95,11 @@ pub(super) fn trace(file: &Path) -> Result<Trace> {
     Trace::read(&joined)
 }
 
-pub(super) fn text(path: &Path) -> String {
+pub(crate) fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
 /// A number in a report.
-pub(super) fn number(value: &Value) -> Result<u64> {
+pub(crate) fn number(value: &Value) -> Result<u64> {
     value.as_u64().with_context(|| format!("{value} is no count"))
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"sort"
 	"strings"
+	"sync"
 	"time"
 
 	"gotracer.test/programs/report"
@@ -19,6 +20,7 @@ var (
 	twin  = flag.Bool("twin", false, "do it as it should be done")
 	rate  = flag.Int("rate", 20, "requests a second")
 	every = flag.Int("every", 1, "of so many requests one leaks, the others do it as it should be done")
+	count = flag.Int("count", 0, "serve so many requests when told to go, then tell their tally; 0: serve from the start, to the end")
 	noise = flag.Int("noise", 20, "goroutines a second that sleep for a moment, of all lengths up to 400 ms")
 )
 
@@ -41,7 +43,7 @@ func init() {
 }
 
 func allPatterns() map[string]pattern {
-	return map[string]pattern{
+	patterns := map[string]pattern{
 		"send":        {request: send},
 		"receive":     {request: receive},
 		"select":      {request: selects},
@@ -69,6 +71,10 @@ func allPatterns() map[string]pattern {
 		"singleflight": {request: singleFlight, healthy: true},
 		"hub":          {begin: startHub, request: publish, healthy: true},
 	}
+	for name, more := range foreign() {
+		patterns[name] = more
+	}
+	return patterns
 }
 
 func names() []string {
@@ -93,35 +99,59 @@ func main() {
 		chosen.begin(site, leak)
 	}
 	if chosen.request != nil {
-		chosen.request(site, leak)
+		// Of what is tallied nothing is there before the first request.
+		chosen.request(site, leak && *count == 0)
+	}
+	if *count > 0 {
+		site.AwaitLeft(0)
 	}
 	go makeNoise()
-	if chosen.request != nil {
-		go serve(chosen.request, site, leak)
+	if chosen.request != nil && *count == 0 {
+		go serve(chosen.request, leak)
 	}
 	report.Ready(fmt.Sprintf(`{"function":%q,"file":%q,"line":%d}`, site.Function, site.File, site.Line))
+	if *count > 0 {
+		report.Await("go")
+		tally(site, serve(chosen.request, leak))
+	}
 	report.Await("quit")
 }
 
-// serve lets requests come at the rate asked for, whatever becomes of them.
-func serve(request func(*report.Site, bool), site *report.Site, leak bool) {
+// serve lets requests come at the rate asked for, whatever becomes of them; gives how many of them leaked once there were as
+// many as asked for.
+func serve(request func(*report.Site, bool), leak bool) (leaked int) {
 	ticks := time.NewTicker(5 * time.Millisecond)
+	defer ticks.Stop()
+	var handlers sync.WaitGroup
 	begin := time.Now()
-	// What a request says of its site is the same each time, and said already.
-	ignored := report.New(0)
-	for n := 0; ; {
+	for n := 0; *count == 0 || n < *count; {
 		<-ticks.C
-		for due := int(time.Since(begin).Seconds() * float64(*rate)); n < due; n++ {
+		for due := int(time.Since(begin).Seconds() * float64(*rate)); n < due && (*count == 0 || n < *count); n++ {
 			leaks := leak && n%*every == 0
-			go handle(request, *ignored, leaks)
+			if leaks {
+				leaked++
+			}
+			handlers.Add(1)
+			go handle(request, leaks, &handlers)
 		}
 	}
+	handlers.Wait()
+	return leaked
 }
 
-func handle(request func(*report.Site, bool), site report.Site, leak bool) {
+func handle(request func(*report.Site, bool), leak bool, handlers *sync.WaitGroup) {
+	defer handlers.Done()
 	// As requests do, it takes a moment.
 	time.Sleep(time.Duration(rand.Intn(10)) * time.Millisecond)
-	request(&site, leak)
+	// What a request says of its site is the same each time, and said already.
+	request(report.New(0), leak)
+}
+
+// tally tells what became of the goroutines of patterns that start one for each request, when all have ended that will.
+func tally(site *report.Site, leaked int) {
+	site.AwaitLeft(leaked)
+	site.Created, site.Exited, site.Blocked = int64(*count), int64(*count-leaked), -1
+	report.Tally(site)
 }
 
 func makeNoise() {

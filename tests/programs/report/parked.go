@@ -76,6 +76,18 @@ func AwaitGone(sites ...*Site) {
 	}
 }
 
+// AwaitLeft waits until n goroutines of the site are left.
+func (s *Site) AwaitLeft(n int) {
+	var seen string
+	left := func() bool {
+		seen = allStacks()
+		return strings.Count(seen, s.createdAt()) == n
+	}
+	if !poll(left) {
+		Fail("%d goroutines of %s:%d were to be left:\n%s", n, s.File, s.Line, seen)
+	}
+}
+
 // poll asks until the answer is yes, for as long as patience lasts.
 func poll(done func() bool) bool {
 	deadline := time.Now().Add(patience)

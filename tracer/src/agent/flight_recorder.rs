@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hashbrown::HashSet;
 
+use super::budget::Level;
 use crate::events::{Event, Transition, now};
 use crate::goroutines::{Coverage, GoroutineTable, SnapshotGoroutine};
 use crate::output::Names;
@@ -25,6 +26,7 @@ const READ_AT_MOST: u64 = 20_000;
 /// What is kept of one process.
 pub struct FlightRecorder {
     header: Header,
+    least: Level,
     program: Option<Program>,
     plain: Vec<Event>,
     ring: Option<Ring>,
@@ -42,7 +44,8 @@ impl FlightRecorder {
     #[must_use]
     pub fn new(pid: Pid, program: &TraceeProgram, bias: Option<LoadBias>) -> Self {
         Self {
-            header: Header::here(pid, now(), "full"),
+            header: Header::here(pid, now(), Level::Events.name()),
+            least: Level::Events,
             program: bias.map(|bias| Program::of(program, bias, 0)),
             plain: Vec::new(),
             ring: None,
@@ -64,6 +67,15 @@ impl FlightRecorder {
         }
         if let Some(ring) = &mut self.ring {
             ring.limit(most_bytes, longest);
+        }
+    }
+
+    /// Events of this level come from now on. What is kept is worth what the least of all levels is.
+    pub fn take_level(&mut self, level: Level) {
+        self.least = self.least.min(level);
+        self.header.detail = self.least.name().to_owned();
+        if let Some(ring) = &mut self.ring {
+            ring.set_detail(self.least.name());
         }
     }
 

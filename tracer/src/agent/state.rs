@@ -72,7 +72,7 @@ pub struct State {
     /// Whose turn it is to have proven what it leaks.
     pub turns: Turns,
     events: u64,
-    lost: BTreeMap<&'static str, u64>,
+    lost: BTreeMap<LossCause, u64>,
     sampled: Instant,
 }
 
@@ -137,7 +137,7 @@ impl State {
                     }
                 }
                 Event::Lost { count, cause, .. } => {
-                    *self.lost.entry(cause_name(cause)).or_default() += count;
+                    *self.lost.entry(cause).or_default() += count;
                     // Whose it was is not known.
                     for watch in self.watches.values_mut() {
                         watch.apply(std::slice::from_ref(first));
@@ -281,16 +281,6 @@ impl State {
             proof: (self.turns.passes, self.turns.cpu.as_secs_f64()),
         };
         (processes, agent)
-    }
-}
-
-fn cause_name(cause: LossCause) -> &'static str {
-    match cause {
-        LossCause::BufferFull => "buffer_full",
-        LossCause::NoBuffer => "no_buffer",
-        LossCause::UnreadableG => "unreadable_g",
-        LossCause::NoRecord => "no_record",
-        LossCause::NotRecorded => "not_recorded",
     }
 }
 

@@ -480,6 +480,7 @@ impl Watch {
     /// What its file has attached from now on. States that no event tells any more come from readings.
     pub fn set_level(&mut self, level: Level) {
         self.level = level;
+        self.recorder.take_level(level);
         self.read_again();
     }
 

@@ -43,6 +43,10 @@ pub struct SiteTrend {
     pub live: u64,
     /// Of them waiting.
     pub parked: u64,
+    /// Started since observation began; `None` where nobody counts.
+    pub created: Option<u64>,
+    /// Ended since observation began.
+    pub exited: Option<u64>,
     /// Started a second, lately; `None` where nobody counts.
     pub born_per_second: Option<f64>,
     /// Ended a second, lately.

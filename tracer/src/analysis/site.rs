@@ -125,6 +125,8 @@ impl FollowedSite {
             key: site.key.clone(),
             live: site.live,
             parked: site.parked,
+            created: site.created,
+            exited: site.exited,
             born_per_second: self.rate(|(created, _)| created),
             died_per_second: self.rate(|(_, exited)| exited),
             growth,

@@ -10,7 +10,7 @@ use clap::Args;
 use super::Failure;
 use crate::output::recording::{Format, jsonl};
 use crate::recording::live::{Convert, Paths};
-use crate::recording::{Damage, Source, gtr};
+use crate::recording::{Damage, ReadError, Source, gtr};
 
 /// Convert a recording to another form
 #[derive(Args)]
@@ -36,9 +36,21 @@ pub(super) struct ConvertArguments {
     force: bool,
 }
 
+/// What can be read.
+const RECORDINGS: &str = "what can be read is .gtr, .jsonl, .jsonl.zst and what trace --json prints";
+
 /// Opens a recording of any form that can be read: by what is in it, whatever it is called.
 pub(super) fn open(path: &Path) -> Result<Box<dyn Source>, Failure> {
+    open_or(path, RECORDINGS)
+}
+
+/// As [`open`], where more than recordings can be read: `forms` says what, to who comes with something else.
+pub(super) fn open_or(path: &Path, forms: &str) -> Result<Box<dyn Source>, Failure> {
     let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let refused = |error: ReadError| match error {
+        ReadError::Foreign { .. } => named(&format!("{error}; {forms}")),
+        error => named(&error),
+    };
     let file = File::open(path).map_err(|error| format!("cannot open {}: {error}", path.display()))?;
     if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
         return Err(named(&"this is a directory").into());
@@ -46,12 +58,24 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn Source>, Failure> {
     // Enough to tell the forms apart. It stays in front: the file may be a pipe.
     let mut first = Vec::new();
     (&file).take(8).read_to_end(&mut first).map_err(|error| named(&error))?;
+    if let Some(form) = written_only(&first) {
+        return Err(named(&format!("this is {form}, which gotracer writes and does not read; {forms}")).into());
+    }
     let is_lines = first.starts_with(b"{") || first.starts_with(&jsonl::ZSTD);
     let whole = std::io::Cursor::new(first).chain(file);
     Ok(match is_lines {
-        true => Box::new(jsonl::Reader::new(whole).map_err(|error| named(&error))?),
-        false => Box::new(gtr::Reader::new(whole).map_err(|error| named(&error))?),
+        true => Box::new(jsonl::Reader::new(whole).map_err(refused)?),
+        false => Box::new(gtr::Reader::new(whole).map_err(refused)?),
     })
+}
+
+/// The form of a file that begins so, if it is one that only others read. Perfetto's has no sign to tell it by.
+fn written_only(first: &[u8]) -> Option<&'static str> {
+    match first {
+        [b'P', b'A', b'R', b'1', ..] => Some("Parquet"),
+        [0x1f, 0x8b, ..] => Some("compressed, as a profile for go tool pprof is"),
+        _ => None,
+    }
 }
 
 pub(super) fn convert(arguments: &ConvertArguments) -> Result<ExitCode, Failure> {

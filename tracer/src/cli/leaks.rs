@@ -180,6 +180,9 @@ fn of_file(path: &Path, thresholds: Thresholds) -> Result<Observed, Failure> {
     Ok(Observed { analysis, subject: material.subject, lost: material.last.lost, extent: None, interrupted: false })
 }
 
+/// What can be read.
+const FORMS: &str = "what can be read is .gtr, .jsonl, .jsonl.zst, and what trace --json and dump --json print";
+
 /// Reads a recording or a dump, and hands each sample of it to `each`.
 pub(super) fn open(path: &Path, mut each: impl FnMut(&Sample)) -> Result<Material, Failure> {
     let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
@@ -196,7 +199,7 @@ pub(super) fn open(path: &Path, mut each: impl FnMut(&Sample)) -> Result<Materia
         let subject = Subject { name: if dump.exe.is_empty() { subject.name } else { dump.exe }, ..subject };
         return Ok(Material { pid: dump.pid, subject, last: dump.sample, sites_of: Some(dump.sites_of) });
     }
-    let mut source = super::convert::open(path)?;
+    let mut source = super::convert::open_or(path, FORMS)?;
     let mut state = State::new(source.header());
     let mut last = Sample::default();
     let mut sampler = Sampler::new(|sample: Sample| {

@@ -9,7 +9,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use super::live::runtime;
+use super::live::{CostArguments, runtime};
 use super::{Failure, parse_duration, parse_size};
 use crate::events::Event;
 use crate::output::recording::Format;
@@ -61,6 +61,8 @@ pub(super) struct RecordArguments {
     /// Replace files that are there
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    cost: CostArguments,
 }
 
 /// How often to look when no watermark wakes us.
@@ -80,7 +82,7 @@ pub(super) fn record(arguments: &RecordArguments) -> Result<ExitCode, Failure> {
     };
     let process = Process::open(Pid(arguments.pid))?;
     runtime()?.block_on(async {
-        let mut session = Session::attach(process)?;
+        let mut session = Session::attach_with(process, arguments.cost.options())?;
         session.read_every(READINGS);
         let paths =
             Paths { main: arguments.output.clone(), beside: format.beside(&arguments.output), force: arguments.force };
@@ -102,6 +104,13 @@ async fn until(end: Option<Instant>) {
     }
 }
 
+/// Tells on stderr that everything is attached, to this program or to the one that it has become: from here on, nothing is
+/// missed.
+fn announce(session: &Session, arguments: &RecordArguments) {
+    let file = arguments.output.display();
+    eprintln!("recording process {} with {} probes to {file}", session.pid(), session.probes());
+}
+
 async fn follow(mut session: Session, recorder: Recorder, arguments: &RecordArguments) -> Result<ExitCode, Failure> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -111,14 +120,18 @@ async fn follow(mut session: Session, recorder: Recorder, arguments: &RecordArgu
     let mut ending = None;
     let mut events = Vec::new();
     feed.program(&session, &recorder);
-    let file = arguments.output.display();
-    eprintln!("recording process {} with {} probes to {file}", session.pid(), session.probes());
+    announce(&session, arguments);
     let ended = loop {
         events.clear();
         tokio::select! {
             next = session.next(INTERVAL, &mut events) => match next? {
                 Progress::Ended(ended) => break Some(ended),
-                next => feed.take(&mut session, &recorder, &events, &next, &mut ending),
+                next => {
+                    if matches!(next, Progress::Followed) {
+                        announce(&session, arguments);
+                    }
+                    feed.take(&mut session, &recorder, &events, &next, &mut ending);
+                }
             },
             _ = interrupt.recv() => end = Some(Instant::now()),
             _ = terminate.recv() => end = Some(Instant::now()),
@@ -134,12 +147,13 @@ async fn follow(mut session: Session, recorder: Recorder, arguments: &RecordArgu
         // The last thing in a recording is where everybody stands.
         match &ending {
             None if end.is_some_and(|end| Instant::now() >= end) => {
-                // One that is under way is the last as well.
-                if session.is_seeded() {
+                // One that is under way says nothing of those who came to stand somewhere since.
+                let under_way = !session.is_seeded();
+                if !under_way {
                     session.read_soon();
                 }
                 recorder.stay_in_file();
-                ending = Some(Ending { until: Instant::now() + LAST_READING });
+                ending = Some(Ending { until: Instant::now() + LAST_READING, under_way });
             }
             Some(ending) if Instant::now() >= ending.until => break None,
             _ => {}
@@ -164,6 +178,8 @@ async fn follow(mut session: Session, recorder: Recorder, arguments: &RecordArgu
 /// The recording goes on until the last reading is in it, or this moment.
 struct Ending {
     until: Instant,
+    /// A reading that began before the end was asked for: the last one is still to come.
+    under_way: bool,
 }
 
 fn finish(recorder: Recorder, time: MonotonicNs, why: &str, arguments: &RecordArguments) -> Result<ExitCode, Failure> {
@@ -234,7 +250,11 @@ impl Feed {
         if let Some(reading) = reading {
             recorder.reading(reading);
             if let Some(ending) = ending {
-                ending.until = Instant::now();
+                if std::mem::take(&mut ending.under_way) {
+                    session.read_soon();
+                } else {
+                    ending.until = Instant::now();
+                }
             }
         }
     }

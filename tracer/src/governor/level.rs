@@ -54,6 +54,20 @@ impl Level {
         }
     }
 
+    /// The level of this name, as recordings have it; its figure, which the name does not tell, is the richest.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [
+            Self::Events,
+            Self::States,
+            Self::SlicedStates { permille: 1000 },
+            Self::Lifecycle,
+            Self::SampledLifecycle { of: std::cmp::Reverse(2) },
+            Self::Snapshots,
+        ];
+        all.into_iter().find(|level| level.name() == name)
+    }
+
     /// What is known of births and ends.
     #[must_use]
     pub fn lives(self) -> Quality {
@@ -150,6 +164,17 @@ mod tests {
             assert!(slice >= SLICE_S && round >= ROUND_S - 1e-9, "{permille}");
             assert!((slice / round * 1000.0 - f64::from(permille)).abs() < 1e-6, "{permille}");
         }
+    }
+
+    #[test]
+    fn a_level_is_found_by_its_name() {
+        let all = [Level::Snapshots, Level::Lifecycle, Level::States, Level::Events];
+        for level in
+            all.into_iter().chain([Level::SampledLifecycle { of: Reverse(64) }, Level::SlicedStates { permille: 1 }])
+        {
+            assert_eq!(Level::named(level.name()).map(Level::name), Some(level.name()));
+        }
+        assert_eq!(Level::named("full"), None);
     }
 
     #[test]

@@ -216,7 +216,7 @@ pub struct AgentMetrics {
     /// Events read since the start.
     pub events: u64,
     /// Events lost, by cause.
-    pub lost: Vec<(&'static str, u64)>,
+    pub lost: Vec<(crate::events::LossCause, u64)>,
     /// How full the fullest buffer was ever found, 0 to 1.
     pub fullest: f64,
     /// What probes cost all processes, as a share of the host's CPUs; estimated.

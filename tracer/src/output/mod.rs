@@ -89,6 +89,13 @@ impl EventName {
     }
 }
 
+/// The name of a cause of losses, as JSON has it: there is no other list of them.
+#[must_use]
+pub fn cause_name(cause: crate::events::LossCause) -> String {
+    let name = serde_json::to_value(cause).unwrap_or_default();
+    name.as_str().unwrap_or_default().to_owned()
+}
+
 impl Filter {
     /// Whether events of this name are wanted.
     fn wants_name(&self, name: EventName) -> bool {

@@ -555,7 +555,11 @@ fn itself(agent: &AgentMetrics, all: &mut Vec<Family>) {
     all.push(counter(
         "gotracer_agent_events_lost",
         "Events that did not reach the agent, by cause.",
-        labelled("cause", &agent.lost, true),
+        agent
+            .lost
+            .iter()
+            .map(|(cause, n)| plain(vec![("cause", super::cause_name(*cause).into())], Value::Counter(*n as f64)))
+            .collect(),
     ));
     all.push(gauge(
         "gotracer_agent_buffer_fullest_share",

@@ -19,7 +19,7 @@ pub(crate) fn header() -> Header {
         arch: "amd64".into(),
         started_ns: MonotonicNs(1_000),
         wall_offset_ns: 1_700_000_000_000_000_000,
-        detail: "full".into(),
+        detail: "events".into(),
     }
 }
 

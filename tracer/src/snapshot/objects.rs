@@ -7,10 +7,10 @@
 use hashbrown::{HashMap, HashSet};
 
 use super::raw::ObjectBatch;
-use super::{Snapshot, Source};
+use super::{Goroutine, Snapshot, Source};
 use crate::go_runtime::{Field, Variable};
 use crate::process::memory::{Batch, MemoryRange};
-use crate::units::{Goid, RemoteAddr};
+use crate::units::RemoteAddr;
 
 /// Timers looked at, up to Go 1.22.
 const TIMER_LIMIT: usize = 1 << 20;
@@ -26,6 +26,12 @@ const BUCKET_LIMIT: u32 = 4096;
 const STACK_WINDOW: usize = 16 << 10;
 /// See [`STACK_WINDOW`].
 const SEARCH_LIMIT: usize = 64 << 20;
+/// Stacks searched; of more the oldest goroutines' and the newest's. A stack costs the kernel more than its bytes do.
+const STACKS: usize = 1 << 15;
+/// Stacks read together.
+const CHUNK: usize = 1024;
+/// Goroutines told of a word.
+const HOLDERS: usize = 64;
 
 /// A `runtime.hchan`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,15 +202,29 @@ impl<'a> Objects<'a> {
         self.source.memory.word(address).ok()
     }
 
-    /// On whose stacks the words `wanted` stand. What lies there may be stale: it is a hint, not more. Of each stack the
-    /// innermost 16 KiB are searched, 64 MiB in all.
+    /// On whose stacks the words `wanted` stand, as indices into the snapshot's goroutines; of a goroutine those that `counts`.
+    /// What lies there may be stale: it is a hint, not more. Of each stack the innermost 16 KiB are searched, 64 MiB and
+    /// 32,768 stacks in all, and of each word 64 goroutines are told.
     #[must_use]
-    pub fn on_stacks(&self, snapshot: &Snapshot, wanted: &HashSet<RemoteAddr>) -> HashMap<RemoteAddr, Vec<Goid>> {
-        let mut found: HashMap<RemoteAddr, Vec<Goid>> = HashMap::new();
+    pub fn on_stacks(
+        &self,
+        snapshot: &Snapshot,
+        wanted: &HashSet<RemoteAddr>,
+        counts: impl Fn(&Goroutine, RemoteAddr) -> bool,
+    ) -> HashMap<RemoteAddr, Vec<u32>> {
+        let mut found: HashMap<RemoteAddr, Vec<u32>> = HashMap::new();
         let (Some(&least), Some(&most)) = (wanted.iter().min(), wanted.iter().max()) else { return found };
         let mut batch = Batch::default();
         let mut left = SEARCH_LIMIT;
-        for chunk in snapshot.goroutines.chunks(1024) {
+        let all = snapshot.goroutines.len();
+        let oldest = all.min(STACKS / 2);
+        let newest = all.saturating_sub(STACKS / 2).max(oldest);
+        let chunks = [0..oldest, newest..all].into_iter().flat_map(|part| {
+            let end = part.end;
+            part.step_by(CHUNK).map(move |first| (first, end.min(first + CHUNK)))
+        });
+        for (first, end) in chunks {
+            let chunk = snapshot.goroutines.get(first..end).unwrap_or_default();
             let ranges: Vec<MemoryRange> = chunk
                 .iter()
                 .map(|g| {
@@ -218,12 +238,13 @@ impl<'a> Objects<'a> {
             }
             left -= bytes;
             for (i, g) in chunk.iter().enumerate() {
+                let index = (first + i) as u32;
                 let words = batch.get(i).unwrap_or_default().chunks_exact(8).filter_map(|word| word.first_chunk());
                 let words = words.map(|word| RemoteAddr(u64::from_le_bytes(*word)));
                 for word in words.filter(|word| (least..=most).contains(word) && wanted.contains(word)) {
-                    let goids = found.entry(word).or_default();
-                    if goids.last() != Some(&g.goid) && goids.len() < 64 {
-                        goids.push(g.goid);
+                    let holders = found.entry(word).or_default();
+                    if holders.last() != Some(&index) && holders.len() < HOLDERS && counts(g, word) {
+                        holders.push(index);
                     }
                 }
             }

@@ -1,16 +1,18 @@
 //! Counts goroutines by creation site and by where they stand, from snapshot to snapshot.
 //!
-//! In: snapshots of one program, in order. Out: the sites of a [`Sample`]. Remembers of each goroutine since when it is
-//! known and since when it has not moved: 24 bytes. Goroutines come sorted by goid and are compared with those of the
-//! snapshot before in one pass along both.
+//! In: snapshots of one program, in order. Out: the sites of a [`Sample`], and goroutines that stand for the others where
+//! somebody wants to look closer. Remembers of each goroutine since when it is known and since when it has not moved: 24
+//! bytes. Goroutines come sorted by goid and are compared with those of the snapshot before in one pass along both, in which
+//! nothing is allocated for a goroutine and names are looked at only where a place is new.
 
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::facts::{SiteFacts, counts_down, runs_deferred};
-use super::stacks::{SeenStacks, of_reason};
-use crate::analysis::{Ages, Block, PLACES, Place, Sample, SiteKey, SiteSample, WaitFacts};
+use super::facts::{Code, SiteFacts};
+use super::places::{NO_STACK, Place, Places};
+use super::stacks::SeenStacks;
+use crate::analysis::{self, Ages, Block, PLACES, Sample, SiteKey, SiteSample, WaitFacts};
 use crate::go_runtime::Status;
 use crate::goroutines::{GoroutineTable, Log2Histogram, State};
 use crate::output::Names;
@@ -19,13 +21,13 @@ use crate::tracee::{LoadBias, Program, TraceeNames};
 use crate::units::{Goid, MonotonicNs, RemoteAddr};
 
 /// So many sites are told apart; goroutines of those beyond are not looked at.
-const SITE_LIMIT: usize = crate::analysis::SITES;
-/// So many places are remembered; then all are forgotten, and everybody seems to have moved once.
-const PLACE_LIMIT: usize = 1 << 18;
+const SITE_LIMIT: usize = analysis::SITES;
 /// Of each place so many goroutines, most of them the oldest, stand for the others when more is wanted of them, ...
 const EXAMPLES: usize = 32;
 /// ... and so many of these are the newest: of those that are older than the probes the creator may not be known.
 const NEWEST: usize = 12;
+/// So many examples in all, of the places with the most goroutines: a closer look must not take longer than the count.
+const LOOKED_AT: usize = 1 << 15;
 /// So many are named.
 const NAMED: usize = 5;
 
@@ -35,54 +37,102 @@ const NAMED: usize = 5;
 struct Record {
     goid: Goid,
     place: u32,
-    site: u32,
     /// Known to have lived.
     lives: i32,
     /// Known to have stood in its place.
     stands: i32,
+    site: u16,
     runs: u8,
-    /// It was there when the census began.
-    old: bool,
+    /// [`OLD`], [`ORPHAN`].
+    flags: u8,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct PlaceKey {
-    site: u32,
-    status: Status,
-    reason: u8,
-    /// [`NO_STACK`] while it runs.
-    stack: u32,
+/// It was there when the census began.
+const OLD: u8 = 1;
+/// At one look the call that created it was over: it stays so, though its creator may be in another call of that function.
+const ORPHAN: u8 = 2;
+
+const _: () = assert!(size_of::<Record>() == 24 && SITE_LIMIT <= 1 << 16);
+
+/// Times of one snapshot.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    began: MonotonicNs,
+    now: i32,
 }
 
-/// A place by numbers of one snapshot: gopc, startpc, stack, status and reason.
-type LocalPlace = (RemoteAddr, RemoteAddr, u32, Status, u8);
+impl Clock {
+    fn new(began: MonotonicNs, now: MonotonicNs) -> Self {
+        let mut clock = Self { began, now: 0 };
+        clock.now = clock.millis(now);
+        clock
+    }
 
-const NO_STACK: u32 = u32::MAX;
+    /// A moment, in milliseconds since the census began.
+    fn millis(self, time: MonotonicNs) -> i32 {
+        let ms = time.0 as i64 / 1_000_000 - self.began.0 as i64 / 1_000_000;
+        ms.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32
+    }
 
-/// In place of a reason, of those that run.
-const NEVER_PARKED: u8 = 1;
+    /// How long ago that was, in nanoseconds.
+    fn age(self, since: i32) -> u64 {
+        (i64::from(self.now) - i64::from(since)).max(0) as u64 * 1_000_000
+    }
+}
 
 /// What is summed up at a place in one snapshot.
-#[derive(Clone, Debug)]
-struct Gathered {
-    place: u32,
-    count: u64,
-    stuck: u64,
+#[derive(Debug)]
+struct PlaceSum {
+    number: u32,
+    count: u32,
+    stuck: u32,
+    /// The first of them, as indices into the snapshot's goroutines.
+    named: [u32; NAMED],
     still: Ages,
-    /// Indices into the snapshot's goroutines.
-    examples: Vec<u32>,
 }
 
 /// The same at a site.
 #[derive(Clone, Debug, Default)]
-struct SiteGathered {
+struct SiteSum {
     live: u64,
     parked: u64,
     stack_bytes: u64,
     ages: Ages,
     young_ages: Ages,
-    /// Indices into the places that were gathered.
+    /// Indices into the sums of places.
     places: Vec<u32>,
+}
+
+/// What one snapshot sums up.
+#[derive(Debug, Default)]
+struct Sums {
+    sites: Vec<SiteSum>,
+    places: Vec<PlaceSum>,
+    /// By the number of a place, one more than its index in `places`; 0 where nobody is.
+    at: Vec<u32>,
+    /// Of each of the census's records, the index of its goroutine in the snapshot.
+    indices: Vec<u32>,
+}
+
+impl Sums {
+    /// The sums of that place and of its site.
+    fn of(&mut self, place: u32, site: u16) -> Option<(&mut SiteSum, &mut PlaceSum)> {
+        let (number, site) = (place as usize, usize::from(site));
+        if self.at.len() <= number {
+            self.at.resize(number + 1, 0);
+        }
+        if self.sites.len() <= site {
+            self.sites.resize(site + 1, SiteSum::default());
+        }
+        let (at, site) = (self.at.get_mut(number)?, self.sites.get_mut(site)?);
+        if *at == 0 {
+            site.places.push(self.places.len() as u32);
+            let named = [0; NAMED];
+            self.places.push(PlaceSum { number: place, count: 0, stuck: 0, named, still: Ages::default() });
+            *at = self.places.len() as u32;
+        }
+        Some((site, self.places.get_mut(*at as usize - 1)?))
+    }
 }
 
 /// Follows one program from snapshot to snapshot.
@@ -92,39 +142,45 @@ pub struct Census {
     bias: LoadBias,
     names: TraceeNames,
     began: Option<MonotonicNs>,
-    site_ids: HashMap<(RemoteAddr, RemoteAddr), u32>,
-    by_key: HashMap<SiteKey, u32>,
+    site_ids: HashMap<(RemoteAddr, RemoteAddr), u16>,
+    by_key: HashMap<SiteKey, u16>,
     sites: Vec<SiteFacts>,
+    code: Code,
     stacks: SeenStacks,
-    places: HashMap<PlaceKey, u32>,
-    place_keys: Vec<PlaceKey>,
+    places: Places,
     records: Vec<Record>,
     /// Lifetimes, by site, of goroutines that came and went between snapshots: for who has no table.
     ended: Vec<Log2Histogram>,
 }
 
-/// A place with what the next step wants of it.
-pub(super) struct PlaceOf<'a> {
-    pub(super) site: u32,
-    pub(super) place: &'a mut Place,
-    /// Indices into the snapshot's goroutines.
+/// A place at which to look closer.
+#[derive(Debug)]
+pub(super) struct LookedAt {
+    /// Its site's number, which is its index in [`Counted::sites`], and its own index there.
+    pub(super) site: u16,
+    pub(super) place: usize,
+    /// Who stands for all, as indices into the snapshot's goroutines.
     pub(super) examples: Vec<u32>,
 }
 
 /// What one snapshot gave.
+#[derive(Debug, Default)]
 pub(super) struct Counted {
+    /// By the sites' numbers.
     pub(super) sites: Vec<SiteSample>,
-    /// For each site and place, examples as indices into the snapshot's goroutines.
-    pub(super) examples: Vec<Vec<Vec<u32>>>,
+    /// By site.
+    pub(super) looked_at: Vec<LookedAt>,
 }
 
-impl Counted {
-    /// All places.
-    pub(super) fn places(&mut self) -> impl Iterator<Item = PlaceOf<'_>> {
-        self.sites.iter_mut().zip(&self.examples).enumerate().flat_map(|(site, (sample, examples))| {
-            let places = sample.places.iter_mut().zip(examples);
-            places.map(move |(place, examples)| PlaceOf { site: site as u32, place, examples: examples.clone() })
-        })
+impl LookedAt {
+    /// The place, in `sites` of the same [`Counted`].
+    pub(super) fn place<'s>(&self, sites: &'s mut [SiteSample]) -> Option<&'s mut analysis::Place> {
+        sites.get_mut(usize::from(self.site))?.places.get_mut(self.place)
+    }
+
+    /// Who stands for all.
+    pub(super) fn goroutines<'s>(&self, snapshot: &'s Snapshot) -> impl Iterator<Item = &'s Goroutine> {
+        self.examples.iter().filter_map(|at| snapshot.goroutines.get(*at as usize))
     }
 }
 
@@ -140,16 +196,16 @@ impl Census {
             site_ids: HashMap::new(),
             by_key: HashMap::new(),
             sites: Vec::new(),
+            code: Code::default(),
             stacks: SeenStacks::default(),
-            places: HashMap::new(),
-            place_keys: Vec::new(),
+            places: Places::default(),
             records: Vec::new(),
             ended: Vec::new(),
         }
     }
 
     /// The site of goroutines created by the `go` statement before `gopc` that run `startpc`.
-    fn site(&mut self, gopc: RemoteAddr, startpc: RemoteAddr) -> Option<u32> {
+    fn site(&mut self, gopc: RemoteAddr, startpc: RemoteAddr) -> Option<u16> {
         if let Some(&id) = self.site_ids.get(&(gopc, startpc)) {
             return Some(id);
         }
@@ -167,7 +223,7 @@ impl Census {
             Some(&id) => id,
             None if self.sites.len() >= SITE_LIMIT => return None,
             None => {
-                let id = self.sites.len() as u32;
+                let id = self.sites.len() as u16;
                 self.by_key.insert(key.clone(), id);
                 self.sites.push(SiteFacts::new(key, gopc));
                 self.ended.push(Log2Histogram::default());
@@ -181,7 +237,7 @@ impl Census {
     /// Learns who creates: the creator of a goroutine of this site is of that one.
     pub fn created_by(&mut self, site: (RemoteAddr, RemoteAddr), creator: (RemoteAddr, RemoteAddr)) {
         if let (Some(site), Some(creator)) = (self.site(site.0, site.1), self.site(creator.0, creator.1))
-            && let Some(facts) = self.sites.get_mut(site as usize)
+            && let Some(facts) = self.sites.get_mut(usize::from(site))
         {
             facts.creator.get_or_insert(creator);
         }
@@ -190,142 +246,116 @@ impl Census {
     /// Counts the program's own goroutines in `snapshot`. `now`: its time.
     pub(super) fn count(&mut self, snapshot: &Snapshot, now: MonotonicNs) -> Counted {
         let began = *self.began.get_or_insert(now);
-        let first = began == now;
-        let millis = |time: MonotonicNs| -> i32 {
-            let ms = time.0 as i64 / 1_000_000 - began.0 as i64 / 1_000_000;
-            ms.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32
-        };
-        let now_ms = millis(now);
-        let age = |since: i32| (i64::from(now_ms) - i64::from(since)).max(0) as u64 * 1_000_000;
+        let sums = self.pass(snapshot, Clock::new(began, now), began == now);
+        self.samples(snapshot, sums)
+    }
 
-        if self.stacks.is_full() || self.places.len() > PLACE_LIMIT {
+    /// One pass along the goroutines of `snapshot` and what is remembered of those of the one before.
+    fn pass(&mut self, snapshot: &Snapshot, clock: Clock, first: bool) -> Sums {
+        if self.stacks.is_full() || self.places.is_full() {
             self.stacks.clear();
             self.places.clear();
-            self.place_keys.clear();
+            // No place has this number.
+            self.records.iter_mut().for_each(|record| record.place = u32::MAX);
         }
         let program = self.program.clone();
         let mut symbols = Symbols::new(&program.binary);
         // What the snapshot's own numbers of stacks are here.
-        let mut stack_ids: Vec<u32> = vec![NO_STACK; snapshot.stacks.len()];
-        // A place is found by numbers of this snapshot, without a look at names.
-        let mut known: HashMap<LocalPlace, (u32, u32)> = HashMap::new();
-        let mut gathered: Vec<Gathered> = Vec::new();
-        let mut gathered_at: HashMap<u32, u32> = HashMap::new();
-        let mut sites: Vec<SiteGathered> = vec![SiteGathered::default(); self.sites.len()];
+        let mut stacks: Vec<u32> = vec![NO_STACK; snapshot.stacks.len()];
+        let mut sums = Sums::default();
+        sums.indices.reserve(snapshot.goroutines.len());
         let mut records = Vec::with_capacity(snapshot.goroutines.len());
         let before = std::mem::take(&mut self.records);
         let mut before = before.iter().peekable();
-        let ended = |record: &Record, ended: &mut Vec<Log2Histogram>| {
-            if !record.old
-                && let Some(histogram) = ended.get_mut(record.site as usize)
-            {
-                histogram.add(age(record.lives));
-            }
-        };
-
         for (index, g) in snapshot.goroutines.iter().enumerate() {
             if g.system {
                 continue;
             }
             while let Some(gone) = before.next_if(|record| record.goid < g.goid) {
-                ended(gone, &mut self.ended);
+                self.ended(gone, clock);
             }
             let earlier = before.next_if(|record| record.goid == g.goid);
-            let (status, reason, stack) = place_of(g);
-            let local = (g.gopc, g.startpc, stack, status, reason);
-            let (site, at) = match known.get(&local) {
-                Some(&found) => found,
-                None => {
-                    let Some(site) = self.site(g.gopc, g.startpc) else { continue };
-                    let stack = match snapshot.stack(g).filter(|_| stack != NO_STACK) {
-                        None => NO_STACK,
-                        Some(read) => {
-                            let id = stack_ids.get(stack as usize).copied().unwrap_or(NO_STACK);
-                            if id == NO_STACK { self.stacks.id(read, &mut symbols) } else { id }
-                        }
-                    };
-                    if let Some(slot) = stack_ids.get_mut(local.2 as usize) {
-                        *slot = stack;
-                    }
-                    let place = self.place(PlaceKey { site, status, reason, stack });
-                    let at = *gathered_at.entry(place).or_insert_with(|| {
-                        let new = Gathered { place, count: 0, stuck: 0, still: Ages::default(), examples: Vec::new() };
-                        gathered.push(new);
-                        gathered.len() as u32 - 1
-                    });
-                    if sites.len() <= site as usize {
-                        sites.resize(site as usize + 1, SiteGathered::default());
-                    }
-                    if let Some(site) = sites.get_mut(site as usize)
-                        && !site.places.contains(&at)
+            // A goroutine stays of the site that it was created at.
+            let site = earlier.map(|record| record.site).or_else(|| self.site(g.gopc, g.startpc));
+            let Some(site) = site else { continue };
+            let mut here = Place::of(g, site);
+            here.stack = match stacks.get_mut(here.stack as usize) {
+                None => NO_STACK,
+                Some(known) => {
+                    if *known == NO_STACK
+                        && let Some(stack) = snapshot.stack(g)
                     {
-                        site.places.push(at);
+                        *known = self.stacks.id(stack, &mut symbols);
                     }
-                    known.insert(local, (site, at));
-                    (site, at)
+                    *known
                 }
             };
-            let (Some(here), Some(sum)) = (gathered.get_mut(at as usize), sites.get_mut(site as usize)) else {
-                continue;
+            let stayed = earlier.filter(|record| self.places.get(record.place) == Some(here));
+            let place = match stayed {
+                Some(record) => record.place,
+                None => self.places.number(here, &self.stacks, &self.names),
             };
-            // What runs has no place to leave: it stands where it runs until it is seen waiting.
-            let stuck = earlier.is_some_and(|r| r.place == here.place && (r.runs == g.runs || stack == NO_STACK));
-            let waits = g.wait_since.filter(|_| matches!(g.status, Status::Waiting | Status::Syscall)).map(millis);
-            let stood = earlier.filter(|_| stuck).map_or(now_ms, |r| r.stands);
-            let stands = waits.map_or(stood, |since| since.min(stood)).min(now_ms);
-            let lives = earlier.map_or(now_ms, |r| r.lives).min(stands);
-            let old = earlier.map_or(first, |r| r.old);
-            records.push(Record { goid: g.goid, place: here.place, site, lives, stands, runs: g.runs, old });
-
-            here.count += 1;
-            here.stuck += u64::from(stuck);
-            here.still.add(age(stands));
-            if here.examples.len() < EXAMPLES {
-                here.examples.push(index as u32);
-            } else if let Some(slot) = here.examples.get_mut(EXAMPLES - NEWEST + here.count as usize % NEWEST) {
-                *slot = index as u32;
+            let stayed = stayed.filter(|record| record.runs == g.runs || here.runs());
+            let waits = g.wait_since.filter(|_| matches!(g.status, Status::Waiting | Status::Syscall));
+            let stood = stayed.map_or(clock.now, |record| record.stands);
+            let stands = waits.map_or(stood, |since| clock.millis(since).min(stood)).min(clock.now);
+            let lives = earlier.map_or(clock.now, |record| record.lives).min(stands);
+            let flags = earlier.map_or(if first { OLD } else { 0 }, |record| record.flags);
+            let Some((of_site, of_place)) = sums.of(place, site) else { continue };
+            if let Some(named) = of_place.named.get_mut(of_place.count as usize) {
+                *named = index as u32;
             }
-            sum.live += 1;
-            sum.parked += u64::from(g.status == Status::Waiting);
-            sum.stack_bytes = sum.stack_bytes.saturating_add(g.stack_size());
-            sum.ages.add(age(lives));
-            if !old {
-                sum.young_ages.add(age(lives));
+            of_place.count += 1;
+            of_place.stuck += u32::from(stayed.is_some());
+            of_place.still.add(clock.age(stands));
+            of_site.live += 1;
+            of_site.parked += u64::from(g.status == Status::Waiting);
+            of_site.stack_bytes = of_site.stack_bytes.saturating_add(g.stack_size());
+            of_site.ages.add(clock.age(lives));
+            if flags & OLD == 0 {
+                of_site.young_ages.add(clock.age(lives));
             }
+            records.push(Record { goid: g.goid, place, lives, stands, site, runs: g.runs, flags });
+            sums.indices.push(index as u32);
         }
-        before.for_each(|gone| ended(gone, &mut self.ended));
+        before.for_each(|gone| self.ended(gone, clock));
         self.records = records;
-        sites.resize(self.sites.len(), SiteGathered::default());
-        self.samples(snapshot, sites, gathered)
+        sums.sites.resize(self.sites.len(), SiteSum::default());
+        sums
     }
 
-    fn place(&mut self, key: PlaceKey) -> u32 {
-        if let Some(&place) = self.places.get(&key) {
-            return place;
+    /// A goroutine is no more there.
+    fn ended(&mut self, record: &Record, clock: Clock) {
+        if record.flags & OLD == 0
+            && let Some(histogram) = self.ended.get_mut(usize::from(record.site))
+        {
+            histogram.add(clock.age(record.lives));
         }
-        let place = self.place_keys.len() as u32;
-        self.place_keys.push(key);
-        self.places.insert(key, place);
-        place
     }
 
-    fn samples(&mut self, snapshot: &Snapshot, sites: Vec<SiteGathered>, mut gathered: Vec<Gathered>) -> Counted {
-        let mut counted = Counted { sites: Vec::with_capacity(sites.len()), examples: Vec::with_capacity(sites.len()) };
-        for (id, mut sum) in sites.into_iter().enumerate() {
-            sum.places.sort_unstable_by_key(|at| {
-                let place = gathered.get(*at as usize);
-                std::cmp::Reverse(place.map(|place| (place.stuck, place.count)))
-            });
-            sum.places.truncate(PLACES);
-            let mut examples = Vec::with_capacity(sum.places.len());
-            let mut places = Vec::with_capacity(sum.places.len());
-            for at in &sum.places {
-                let Some(here) = gathered.get_mut(*at as usize) else { continue };
-                let Some(key) = self.place_keys.get(here.place as usize) else { continue };
-                places.push(self.named(key, here, snapshot));
-                examples.push(std::mem::take(&mut here.examples));
+    /// The sums by name, and who stands for the places.
+    fn samples(&self, snapshot: &Snapshot, sums: Sums) -> Counted {
+        let mut counted = Counted { sites: Vec::with_capacity(sums.sites.len()), looked_at: Vec::new() };
+        // The places that are told, by index, with where they are.
+        let mut told: Vec<(u32, u16, u16)> = Vec::with_capacity(sums.places.len());
+        let mut order: Vec<(u32, u32, u32)> = Vec::new();
+        for (id, (mut sum, facts)) in sums.sites.into_iter().zip(&self.sites).enumerate() {
+            // Those with the most that stand still first; of those alike the one that was met first.
+            order.clear();
+            order.extend(sum.places.drain(..).filter_map(|at| {
+                let place = sums.places.get(at as usize)?;
+                Some((u32::MAX - place.stuck, u32::MAX - place.count, at))
+            }));
+            order.sort_unstable();
+            order.truncate(PLACES);
+            let mut places = Vec::with_capacity(order.len());
+            for &(_, _, at) in &order {
+                let Some(place) = sums.places.get(at as usize).and_then(|here| self.place(here, snapshot)) else {
+                    continue;
+                };
+                told.push((at, id as u16, places.len() as u16));
+                places.push(place);
             }
-            let Some(facts) = self.sites.get(id) else { continue };
             counted.sites.push(SiteSample {
                 key: facts.key.clone(),
                 live: sum.live,
@@ -341,38 +371,69 @@ impl Census {
                 deferred: facts.deferred.unwrap_or_default(),
                 counts_down: facts.counts_down.unwrap_or_default(),
             });
-            counted.examples.push(examples);
         }
+        counted.looked_at = self.look_at(&sums.places, &sums.indices, told);
         counted
     }
 
-    fn named(&self, key: &PlaceKey, here: &Gathered, snapshot: &Snapshot) -> Place {
-        let facts = self.stacks.get(key.stack);
-        let reason = match key.status {
-            Status::Waiting | Status::Leaked => self.names.reason(key.reason).into_owned(),
-            status => crate::output::dump::state_name(status).to_owned(),
-        };
-        let block = match key.status {
-            Status::Waiting | Status::Leaked => {
-                of_reason(&reason).or_else(|| facts.and_then(|facts| facts.waits)).unwrap_or(Block::Other)
-            }
-            Status::Syscall => facts.and_then(|facts| facts.waits).unwrap_or(Block::Syscall),
-            _ => Block::Runs,
-        };
-        let goids = here.examples.iter().take(NAMED).filter_map(|i| Some(snapshot.goroutines.get(*i as usize)?.goid));
-        Place {
-            block,
-            reason: reason.into(),
-            stack: facts.map_or_else(|| Arc::from([]), |facts| Arc::clone(&facts.frames)),
-            count: here.count,
-            stuck: here.stuck,
-            never_parked: block == Block::Runs && key.reason == NEVER_PARKED,
-            still: here.still.clone(),
+    fn place(&self, sum: &PlaceSum, snapshot: &Snapshot) -> Option<analysis::Place> {
+        let doing = self.places.doing(sum.number)?;
+        let stack = self.places.get(sum.number).and_then(|place| self.stacks.get(place.stack));
+        let named = sum.named.iter().take(sum.count as usize);
+        Some(analysis::Place {
+            block: doing.block,
+            reason: Arc::clone(&doing.reason),
+            stack: stack.map_or_else(|| Arc::from([]), |stack| Arc::clone(&stack.frames)),
+            count: u64::from(sum.count),
+            stuck: u64::from(sum.stuck),
+            never_parked: doing.never_parked,
+            still: sum.still.clone(),
             orphans: 0,
             orphans_of: 0,
             waits: WaitFacts::default(),
-            examples: goids.collect(),
+            examples: named.filter_map(|at| Some(snapshot.goroutines.get(*at as usize)?.goid)).collect(),
+        })
+    }
+
+    /// Chooses where to look closer, among the places that are `told` (by their sums, sites and places there), and who stands
+    /// for them.
+    fn look_at(&self, sums: &[PlaceSum], indices: &[u32], mut told: Vec<(u32, u16, u16)>) -> Vec<LookedAt> {
+        let count = |sum: u32| sums.get(sum as usize).map_or(0, |place| place.count);
+        let wanted = |sum: u32| (count(sum) as usize).min(EXAMPLES);
+        if told.iter().map(|(sum, ..)| wanted(*sum)).sum::<usize>() > LOOKED_AT {
+            told.sort_unstable_by_key(|(sum, site, place)| (u32::MAX - count(*sum), *site, *place));
+            let mut left = LOOKED_AT;
+            told.retain(|(sum, ..)| {
+                let fits = left.checked_sub(wanted(*sum));
+                left = fits.unwrap_or_default();
+                fits.is_some()
+            });
+            told.sort_unstable_by_key(|(_, site, place)| (*site, *place));
         }
+        let new = |&(sum, site, place): &(u32, u16, u16)| {
+            let examples = Vec::with_capacity(wanted(sum));
+            (LookedAt { site, place: usize::from(place), examples }, 0_usize)
+        };
+        let mut looked_at: Vec<(LookedAt, usize)> = told.iter().map(new).collect();
+        // By the numbers of places.
+        let mut chosen: Vec<u32> = vec![u32::MAX; self.places.len()];
+        for (at, (sum, ..)) in told.iter().enumerate() {
+            let number = sums.get(*sum as usize).map_or(u32::MAX, |place| place.number);
+            if let Some(chosen) = chosen.get_mut(number as usize) {
+                *chosen = at as u32;
+            }
+        }
+        for (record, &index) in self.records.iter().zip(indices) {
+            let at = chosen.get(record.place as usize).copied().unwrap_or(u32::MAX);
+            let Some((LookedAt { examples, .. }, seen)) = looked_at.get_mut(at as usize) else { continue };
+            *seen += 1;
+            if examples.len() < EXAMPLES {
+                examples.push(index);
+            } else if let Some(example) = examples.get_mut(EXAMPLES - NEWEST + *seen % NEWEST) {
+                *example = index;
+            }
+        }
+        looked_at.into_iter().map(|(looked_at, _)| looked_at).collect()
     }
 
     /// The creators of a site, the nearest first; each once, however the circle goes on.
@@ -380,7 +441,7 @@ impl Census {
         const MOST: usize = 8;
         let mut found: Vec<SiteKey> = Vec::new();
         let mut next = facts.creator;
-        while let Some(facts) = next.and_then(|id| self.sites.get(id as usize)) {
+        while let Some(facts) = next.and_then(|id| self.sites.get(usize::from(id))) {
             if found.len() >= MOST || found.contains(&facts.key) {
                 break;
             }
@@ -391,17 +452,21 @@ impl Census {
     }
 
     /// What the code of site `id`'s functions says; looked up once, when a place of it is worth it.
-    pub(super) fn look_at_code(&mut self, id: u32, sample: &mut SiteSample) {
-        let Some(facts) = self.sites.get_mut(id as usize) else { return };
-        if facts.deferred.is_none() {
+    /// Says whether that was new to find out.
+    pub(super) fn look_at_code(&mut self, id: u16, sample: &mut SiteSample) -> bool {
+        let Some(facts) = self.sites.get_mut(usize::from(id)) else { return false };
+        let is_new = facts.deferred.is_none();
+        if is_new {
             // The outermost function of a stack is what runs; the start function may be a wrapper that is not shown.
             let stack = sample.places.iter().find_map(|place| place.stack.last());
-            let start = stack.map_or(sample.key.start.as_ref(), |frame| frame.function.as_ref());
-            facts.deferred = Some(runs_deferred(&self.program.binary, self.bias.pc(facts.gopc)));
-            facts.counts_down = Some(counts_down(&self.program.binary, start));
+            let start = stack.map_or(&sample.key.start, |frame| &frame.function);
+            let binary = &self.program.binary;
+            facts.deferred = Some(self.code.runs_deferred(binary, self.bias.pc(facts.gopc)));
+            facts.counts_down = Some(self.code.counts_down(binary, start));
         }
         sample.deferred = facts.deferred.unwrap_or_default();
         sample.counts_down = facts.counts_down.unwrap_or_default();
+        is_new
     }
 
     /// Whether the call that created `g` is over: its creator has ended, or its stack no longer holds the function with the
@@ -410,10 +475,23 @@ impl Census {
         if parent.0 == 0 {
             return None;
         }
+        let known = self.records.binary_search_by_key(&g.goid, |record| record.goid).ok();
+        if known.and_then(|at| self.records.get(at)).is_some_and(|record| record.flags & ORPHAN != 0) {
+            return Some(true);
+        }
+        let is_orphan = self.is_creator_gone(snapshot, g, parent)?;
+        if is_orphan && let Some(record) = known.and_then(|at| self.records.get_mut(at)) {
+            record.flags |= ORPHAN;
+        }
+        Some(is_orphan)
+    }
+
+    /// The same, as things are at this moment.
+    fn is_creator_gone(&mut self, snapshot: &Snapshot, g: &Goroutine, parent: Goid) -> Option<bool> {
         let Ok(at) = snapshot.goroutines.binary_search_by_key(&parent, |g| g.goid) else { return Some(true) };
         let creator = snapshot.goroutines.get(at)?;
         if let (Some(site), Some(of)) = (self.site(g.gopc, g.startpc), self.site(creator.gopc, creator.startpc))
-            && let Some(facts) = self.sites.get_mut(site as usize)
+            && let Some(facts) = self.sites.get_mut(usize::from(site))
         {
             facts.creator = Some(of);
         }
@@ -431,10 +509,11 @@ impl Census {
                 continue;
             }
             let Some(id) = self.site(site.gopc, site.startpc) else { continue };
-            if counts.len() <= id as usize {
-                counts.resize(id as usize + 1, Default::default());
+            let id = usize::from(id);
+            if counts.len() <= id {
+                counts.resize(id + 1, Default::default());
             }
-            if let Some((created, exited, lifetimes)) = counts.get_mut(id as usize) {
+            if let Some((created, exited, lifetimes)) = counts.get_mut(id) {
                 *created += site.created;
                 *exited += site.exited + site.ended_unseen;
                 lifetimes.merge(&site.lifetimes);
@@ -459,26 +538,9 @@ impl Census {
     }
 }
 
-/// Where a goroutine stands, by numbers of its snapshot.
-fn place_of(g: &Goroutine) -> (Status, u8, u32) {
-    match g.status {
-        Status::Waiting | Status::Leaked | Status::Syscall => {
-            let stack = match g.stack {
-                StackState::Read(id) => id.index() as u32,
-                StackState::Running | StackState::Moved => NO_STACK,
-            };
-            let reason = if g.status == Status::Syscall { 0 } else { g.wait_reason };
-            (g.status, reason, stack)
-        }
-        // gopark leaves its reason in the g, and the end of a goroutine clears it.
-        // https://github.com/golang/go/blob/go1.27.3/src/runtime/proc.go#L4430-L4440
-        _ => (Status::Running, if g.wait_reason == 0 { NEVER_PARKED } else { 0 }, NO_STACK),
-    }
-}
-
 /// Of goroutines that were seen running each time, those that did not park in between either: where parks are events, the
 /// table knows.
-fn keep_busy(place: &mut Place, table: &GoroutineTable, now: MonotonicNs) {
+fn keep_busy(place: &mut analysis::Place, table: &GoroutineTable, now: MonotonicNs) {
     if table.totals().blocked == 0 {
         return;
     }

@@ -5,8 +5,8 @@
 
 use hashbrown::{HashMap, HashSet};
 
-use super::census::{Census, Counted};
-use crate::analysis::{Block, WaitFacts};
+use super::census::{Census, Counted, LookedAt};
+use crate::analysis::{Block, SiteSample, WaitFacts};
 use crate::snapshot::{Channel, Goroutine, Objects, Snapshot, Source};
 use crate::units::{Goid, RemoteAddr};
 
@@ -16,6 +16,8 @@ const CHANNELS: usize = 1 << 14;
 const SEARCHED: usize = 512;
 /// Goroutines of a place whose creators are looked for.
 const CREATORS: usize = 16;
+/// Sites whose code is read at one look; the others' at the next ones.
+const CODE: usize = 256;
 
 /// Looks at each place of `counted`. `parents` tells the creator of a goroutine where the runtime does not (up to Go 1.20).
 pub(super) fn look(
@@ -26,15 +28,17 @@ pub(super) fn look(
     parents: &HashMap<Goid, Goid>,
 ) {
     let objects = Objects::new(*source);
+    let Counted { sites, looked_at } = counted;
     let mut wanted: Vec<RemoteAddr> = Vec::new();
     let mut semaphores_wanted = false;
-    for place in counted.places() {
-        match place.place.block {
+    for at in looked_at.iter() {
+        let Some(place) = at.place(sites) else { continue };
+        match place.block {
             Block::Send | Block::Receive | Block::Select if wanted.len() < CHANNELS => {
-                let examples = place.examples.iter().filter_map(|i| snapshot.goroutines.get(*i as usize));
-                wanted.extend(examples.flat_map(|g| snapshot.waits(g)).map(|wait| wait.channel).filter(|c| c.0 != 0));
+                let waits = at.goroutines(snapshot).flat_map(|g| snapshot.waits(g));
+                wanted.extend(waits.map(|wait| wait.channel).filter(|c| c.0 != 0));
             }
-            Block::Mutex | Block::WaitGroup => semaphores_wanted |= place.place.stuck > 0,
+            Block::Mutex | Block::WaitGroup => semaphores_wanted |= place.stuck > 0,
             _ => {}
         }
     }
@@ -45,61 +49,60 @@ pub(super) fn look(
     let semaphores = if semaphores_wanted { objects.semaphores() } else { HashMap::new() };
 
     let mut searched: HashSet<RemoteAddr> = HashSet::new();
-    let mut coded: Vec<u32> = Vec::new();
-    for place in counted.places() {
-        let examples: Vec<&Goroutine> =
-            place.examples.iter().filter_map(|i| snapshot.goroutines.get(*i as usize)).collect();
-        let known = examples.iter().filter_map(|g| {
+    let mut new_code = 0;
+    let mut last = None;
+    for at in looked_at.iter() {
+        let Some(place) = at.place(sites) else { continue };
+        let known = at.goroutines(snapshot).filter_map(|g| {
             let parent = if g.parent.0 != 0 { g.parent } else { *parents.get(&g.goid)? };
             Some((g, parent))
         });
         for (g, parent) in known.take(CREATORS) {
             if let Some(orphan) = census.is_orphan(snapshot, g, parent) {
-                place.place.orphans_of += 1;
-                place.place.orphans += u64::from(orphan);
+                place.orphans_of += 1;
+                place.orphans += u64::from(orphan);
             }
         }
-        let facts = &mut place.place.waits;
-        match place.place.block {
+        let facts = &mut place.waits;
+        match place.block {
             Block::Send | Block::Receive | Block::Select => {
-                on_channels(facts, snapshot, &examples, &channels);
-                if place.place.stuck > 0 && facts.timed < facts.of && searched.len() < SEARCHED {
-                    let waits = examples.iter().flat_map(|g| snapshot.waits(g));
+                on_channels(facts, snapshot, at, &channels);
+                if place.stuck > 0 && facts.timed < facts.of && searched.len() < SEARCHED {
+                    let waits = at.goroutines(snapshot).flat_map(|g| snapshot.waits(g));
                     searched.extend(waits.map(|wait| wait.channel).filter(|c| c.0 != 0));
                 }
             }
             Block::Mutex | Block::WaitGroup => {
-                on_semaphores(facts, place.place.block, &objects, &examples, &semaphores);
-                if place.place.block == Block::Mutex && place.place.stuck > 0 && searched.len() < SEARCHED {
-                    let at = examples.iter().filter_map(|g| semaphores.get(&g.address));
-                    searched.extend(at.flat_map(|semaphore| around(*semaphore)));
+                on_semaphores(facts, place.block, &objects, at.goroutines(snapshot), &semaphores);
+                if place.block == Block::Mutex && place.stuck > 0 && searched.len() < SEARCHED {
+                    let held = at.goroutines(snapshot).filter_map(|g| semaphores.get(&g.address));
+                    searched.extend(held.flat_map(|semaphore| around(*semaphore)));
                 }
             }
             _ => {}
         }
-        if place.place.stuck > 0 && coded.last() != Some(&place.site) {
-            coded.push(place.site);
-        }
-    }
-    for site in coded {
-        if let Some(sample) = counted.sites.get_mut(site as usize) {
-            census.look_at_code(site, sample);
+        if place.stuck > 0
+            && new_code < CODE
+            && last.replace(at.site) != Some(at.site)
+            && let Some(site) = sites.get_mut(usize::from(at.site))
+        {
+            new_code += usize::from(census.look_at_code(at.site, site));
         }
     }
     if !searched.is_empty() {
-        let stacks = objects.on_stacks(snapshot, &searched);
-        others(snapshot, counted, &stacks, &semaphores);
+        // Whoever waits for a thing has it on its stack, and is nobody else.
+        let waits = |g: &Goroutine, what: RemoteAddr| {
+            let locks = semaphores.get(&g.address).into_iter().flat_map(|semaphore| around(*semaphore));
+            snapshot.waits(g).iter().map(|wait| wait.channel).chain(locks).any(|of| of == what)
+        };
+        let holders = objects.on_stacks(snapshot, &searched, |g, what| !waits(g, what));
+        others(snapshot, sites, looked_at, &holders, &semaphores);
     }
 }
 
-fn on_channels(
-    facts: &mut WaitFacts,
-    snapshot: &Snapshot,
-    examples: &[&Goroutine],
-    channels: &HashMap<RemoteAddr, Channel>,
-) {
+fn on_channels(facts: &mut WaitFacts, snapshot: &Snapshot, at: &LookedAt, channels: &HashMap<RemoteAddr, Channel>) {
     let mut distinct: HashSet<RemoteAddr> = HashSet::new();
-    for g in examples {
+    for g in at.goroutines(snapshot) {
         let waits = snapshot.waits(g);
         let found: Vec<(RemoteAddr, &Channel)> =
             waits.iter().filter_map(|wait| Some((wait.channel, channels.get(&wait.channel)?))).collect();
@@ -125,11 +128,11 @@ fn around(semaphore: RemoteAddr) -> impl Iterator<Item = RemoteAddr> {
     [4, 8, 12].into_iter().map(move |offset| RemoteAddr(semaphore.0.wrapping_sub(offset)))
 }
 
-fn on_semaphores(
+fn on_semaphores<'g>(
     facts: &mut WaitFacts,
     block: Block,
     objects: &Objects<'_>,
-    examples: &[&Goroutine],
+    examples: impl Iterator<Item = &'g Goroutine>,
     semaphores: &HashMap<RemoteAddr, RemoteAddr>,
 ) {
     let mut distinct: HashSet<RemoteAddr> = HashSet::new();
@@ -146,54 +149,35 @@ fn on_semaphores(
     facts.objects = distinct.len() as u64;
 }
 
-/// Who else has what they wait for on its stack: the other side of a channel, the holder of a mutex.
+/// Who else has what they wait for on its stack: the other side of a channel, the holder of a mutex. `holders`: goroutines
+/// that have a thing on their stacks and do not wait for it, as indices into the snapshot's.
 fn others(
     snapshot: &Snapshot,
-    counted: &mut Counted,
-    stacks: &HashMap<RemoteAddr, Vec<Goid>>,
+    sites: &mut [SiteSample],
+    looked_at: &[LookedAt],
+    holders: &HashMap<RemoteAddr, Vec<u32>>,
     semaphores: &HashMap<RemoteAddr, RemoteAddr>,
 ) {
-    let by_goid = |goid: Goid| {
-        let at = snapshot.goroutines.binary_search_by_key(&goid, |g| g.goid).ok()?;
-        snapshot.goroutines.get(at)
+    let of = |what: RemoteAddr| {
+        let at = holders.get(&what).map(Vec::as_slice).unwrap_or_default();
+        at.iter().filter_map(|at| snapshot.goroutines.get(*at as usize))
     };
-    // The first line of a goroutine's stack that is not the runtime's.
-    let mut holders: Vec<(usize, usize, Goid)> = Vec::new();
-    let mut place_index = (0, 0);
-    for place in counted.places() {
-        let site = place.site as usize;
-        place_index = if place_index.0 == site { (site, place_index.1 + 1) } else { (site, 1) };
-        let examples = place.examples.iter().filter_map(|i| snapshot.goroutines.get(*i as usize));
-        for g in examples {
-            match place.place.block {
-                Block::Send | Block::Receive | Block::Select => {
-                    let waits = snapshot.waits(g).iter().map(|wait| wait.channel);
-                    let waits: Vec<RemoteAddr> = waits.filter(|c| stacks.contains_key(c)).collect();
-                    let waits_too =
-                        |other: &Goroutine| snapshot.waits(other).iter().any(|w| waits.contains(&w.channel));
-                    let mut goids = waits.iter().filter_map(|channel| stacks.get(channel)).flatten();
-                    let other = goids.any(|goid| by_goid(*goid).is_some_and(|o| o.goid != g.goid && !waits_too(o)));
-                    place.place.waits.counterpart += u64::from(other);
-                }
-                Block::Mutex => {
-                    let Some(semaphore) = semaphores.get(&g.address) else { continue };
-                    let goids = around(*semaphore).filter_map(|at| stacks.get(&at)).flatten();
-                    let other = goids.copied().find(|goid| {
-                        by_goid(*goid).is_some_and(|other| semaphores.get(&other.address) != Some(semaphore))
-                    });
-                    if let Some(goid) = other {
-                        holders.push((site, place_index.1 - 1, goid));
-                        break;
-                    }
-                }
-                _ => {}
+    let waits = |g: &Goroutine| snapshot.waits(g).iter().map(|wait| wait.channel);
+    for at in looked_at {
+        let Some(place) = at.place(sites) else { continue };
+        match place.block {
+            Block::Send | Block::Receive | Block::Select => {
+                // Who waits in a select for another of the same channels is no other side either.
+                let has_other = |g: &&Goroutine| {
+                    waits(g).flat_map(of).any(|other| !waits(other).any(|channel| waits(g).any(|c| c == channel)))
+                };
+                place.waits.counterpart = at.goroutines(snapshot).filter(has_other).count() as u64;
             }
-        }
-    }
-    for (site, place, goid) in holders {
-        let example = by_goid(goid).map(|g| g.goid);
-        if let Some(place) = counted.sites.get_mut(site).and_then(|site| site.places.get_mut(place)) {
-            place.waits.holder = example;
+            Block::Mutex => {
+                let mut locks = at.goroutines(snapshot).filter_map(|g| semaphores.get(&g.address));
+                place.waits.holder = locks.find_map(|lock| around(*lock).flat_map(of).next()).map(|holder| holder.goid);
+            }
+            _ => {}
         }
     }
 }

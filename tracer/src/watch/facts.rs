@@ -3,6 +3,10 @@
 //! In: a binary. Out: whether the function with the `go` statement runs as a deferred call, whether the function that is
 //! started counts a `sync.WaitGroup` down. Looked up once for a site, and only where something stands still.
 
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
 use super::code::{Step, steps};
 use crate::analysis::SiteKey;
 use crate::binary::{Binary, Function};
@@ -19,7 +23,7 @@ pub(super) struct SiteFacts {
     pub(super) key: SiteKey,
     pub(super) gopc: RemoteAddr,
     /// The site of those who created them, as far as one was seen.
-    pub(super) creator: Option<u32>,
+    pub(super) creator: Option<u16>,
     pub(super) deferred: Option<bool>,
     pub(super) counts_down: Option<bool>,
 }
@@ -30,15 +34,34 @@ impl SiteFacts {
     }
 }
 
-/// Whether the function with the `go` statement before `gopc` runs as a deferred call of a function of its own package.
+/// What the code of functions said, each of them read once: many sites have one function.
+#[derive(Debug, Default)]
+pub(super) struct Code {
+    deferred: HashMap<Pc, bool>,
+    counts_down: HashMap<Arc<str>, bool>,
+}
+
+impl Code {
+    /// See [`runs_deferred`].
+    pub(super) fn runs_deferred(&mut self, binary: &Binary, gopc: Pc) -> bool {
+        let Some(creator) = binary.functions().find(Pc(gopc.0.saturating_sub(1))) else { return false };
+        *self.deferred.entry(creator.entry()).or_insert_with(|| runs_deferred(binary, &creator))
+    }
+
+    /// See [`counts_down`].
+    pub(super) fn counts_down(&mut self, binary: &Binary, start: &Arc<str>) -> bool {
+        *self.counts_down.entry_ref(start).or_insert_with(|| counts_down(binary, start))
+    }
+}
+
+/// Whether `creator`, a function with a `go` statement, runs as a deferred call of a function of its own package.
 ///
 /// A `defer` statement takes the function's address (of the code for a closure that captures, else of a word that holds it)
 /// and gives it to `runtime.deferproc` or `runtime.deferprocStack`, or, where all are known at compile time, keeps it in the
 /// frame and notes in a byte of the frame that it was passed. What has arguments is called by a closure `deferwrap`.
 /// <https://github.com/golang/go/blob/go1.27.3/src/cmd/compile/internal/ssagen/ssa.go#L5160-L5195>
-pub(super) fn runs_deferred(binary: &Binary, gopc: Pc) -> bool {
+fn runs_deferred(binary: &Binary, creator: &Function<'_>) -> bool {
     let functions = binary.functions();
-    let Some(creator) = functions.find(Pc(gopc.0.saturating_sub(1))) else { return false };
     let package = package_of(creator.name());
     let mut left = CODE_LIMIT;
     for function in functions.iter() {
@@ -87,7 +110,7 @@ fn defers(binary: &Binary, code: &[(Pc, Step)], target: Pc) -> bool {
 
 /// Whether the function called `start`, or a closure of its own, calls `Done` of a `sync.WaitGroup`. `Done` is inlined and
 /// calls `Add`.
-pub(super) fn counts_down(binary: &Binary, start: &str) -> bool {
+fn counts_down(binary: &Binary, start: &str) -> bool {
     const DONE: &str = "sync.(*WaitGroup).Done";
     let functions = binary.functions();
     let entries = |name| functions.by_name(name).iter().map(Function::entry).collect::<Vec<Pc>>();

@@ -11,6 +11,7 @@ mod code;
 mod dump_file;
 mod facts;
 mod memory;
+mod places;
 mod replay;
 mod stacks;
 mod tally;

@@ -14,10 +14,10 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
 
-use crate::events::{Event, LossCause, Transition};
+use crate::events::{Event, Transition};
 use crate::go_runtime::Owner;
 use crate::goroutines::{self, Ended, Goroutine, SiteId};
-use crate::output::{EventName, Names};
+use crate::output::{EventName, Names, cause_name};
 use crate::recording::replay::{State, Visitor};
 use crate::recording::{Encode, Header, Item, Parts};
 use crate::units::{MonotonicNs, RemoteAddr};
@@ -415,7 +415,7 @@ impl Rows {
             Event::Exec { .. } => {}
             Event::Lost { cpu: on, count: of, cause: why, .. } => {
                 (cpu, count) = (i32::try_from(on).ok(), Some(signed(of)));
-                cause = Some(cause_name(why));
+                cause = Some(cause_name(why).as_str().into());
             }
         }
         let columns = &mut self.events;
@@ -504,12 +504,6 @@ fn event_name(name: EventName) -> &'static str {
         EventName::Detail => "detail",
         EventName::Overhead => "overhead",
     }
-}
-
-/// As JSON names it.
-fn cause_name(cause: LossCause) -> ByteArray {
-    let name = serde_json::to_value(cause).unwrap_or_default();
-    name.as_str().unwrap_or_default().into()
 }
 
 impl Visitor for Rows {

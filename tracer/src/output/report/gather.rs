@@ -4,7 +4,7 @@ use hashbrown::HashMap;
 
 use super::timeline::SiteLine;
 use super::{
-    BlockRow, Call, DamageLine, DetailLine, Lifetimes, ProgramLine, ReasonRow, Report, SiteRow, Totals, WaitRow,
+    BlockRow, Call, DamageLine, DetailLine, Lifetimes, ProgramLine, ReasonRow, Report, SiteRow, Totals, WaitRow, Worth,
 };
 use super::{creators, timeline};
 use crate::events::{Event, Transition};
@@ -186,6 +186,9 @@ pub(super) fn report(source: &mut impl Source) -> Result<Report, ReadError> {
             late: state.late,
             readings,
         },
+        quality: Worth::of(
+            [source.header().detail.as_str()].into_iter().chain(details.iter().map(|d| d.level.as_str())),
+        ),
         details,
         sites: rows.into_iter().map(|(_, row)| row).collect(),
         reasons,

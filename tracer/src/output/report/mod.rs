@@ -16,6 +16,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::goroutines::Log2Histogram;
+use crate::governor::{Level, Quality};
 use crate::output::SiteName;
 use crate::recording::{Damage, End, Frame, Header, Program, ReadError, Source};
 use crate::units::Goid;
@@ -35,6 +36,8 @@ pub struct Report {
     pub totals: Totals,
     /// Changes of what was recorded.
     pub details: Vec<DetailLine>,
+    /// What the figures are worth, the least at any time.
+    pub quality: Worth,
     /// By `go` statement and start function; most live first.
     pub sites: Vec<SiteRow>,
     /// By wait reason; most time first.
@@ -88,6 +91,28 @@ impl DamageLine {
     fn of(damage: &Damage) -> Self {
         let Damage { offset, bytes, events, what } = damage.clone();
         Self { offset, bytes, events, what }
+    }
+}
+
+/// What figures of a recording are worth, by what was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Worth {
+    /// Births and ends.
+    pub lives: Quality,
+    /// States, parks and blocked time: exact where every park and run is in the recording, else those of its readings. What
+    /// the kernel keeps at detail `states` is in the session's own table, not in the recording.
+    pub states: Quality,
+}
+
+impl Worth {
+    /// Of a recording with these levels of detail, one after the other.
+    fn of<'l>(levels: impl Iterator<Item = &'l str>) -> Self {
+        // What tells no level is from before there were any; what has an unknown one is worth what is certain.
+        let levels = levels.filter(|name| !name.is_empty()).map(|name| Level::named(name).unwrap_or(Level::Snapshots));
+        levels.fold(Self { lives: Quality::Exact, states: Quality::Exact }, |worth, level| {
+            let states = if level == Level::Events { Quality::Exact } else { Quality::Snapshot };
+            Self { lives: worth.lives.max(level.lives()), states: worth.states.max(states) }
+        })
     }
 }
 
@@ -288,6 +313,19 @@ pub fn duration(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_figures_are_worth_is_the_least_of_all_levels() {
+        let of = |levels: &[&str]| {
+            let Worth { lives, states } = Worth::of(levels.iter().copied());
+            (lives, states)
+        };
+        assert_eq!(of(&["events"]), (Quality::Exact, Quality::Exact));
+        assert_eq!(of(&[""]), (Quality::Exact, Quality::Exact));
+        assert_eq!(of(&["lifecycle", "events"]), (Quality::Exact, Quality::Snapshot));
+        assert_eq!(of(&["events", "sampled_lifecycle", "events"]), (Quality::Estimated, Quality::Snapshot));
+        assert_eq!(of(&["of a later gotracer"]), (Quality::Snapshot, Quality::Snapshot));
+    }
 
     #[test]
     fn durations_have_three_digits() {

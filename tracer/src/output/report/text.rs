@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::{Call, Creator, Report, duration};
+use crate::governor::Quality;
 use crate::output::text::place;
 
 /// Rows of each table; JSON has all.
@@ -59,11 +60,22 @@ fn head(out: &mut impl Write, report: &Report) -> io::Result<()> {
         Some(_) => writeln!(out)?,
         None => writeln!(out, "; the recording has no end: whoever wrote it was killed, or still writes")?,
     }
-    writeln!(
-        out,
-        "{} created, {} exited, {} blocked, {} running; {} live, and {} of the runtime's own; {} events lost",
-        totals.created, totals.exited, totals.blocked, totals.running, totals.live, totals.system, totals.lost
-    )?;
+    write!(out, "{} created, {} exited", totals.created, totals.exited)?;
+    if report.quality.states == Quality::Exact {
+        write!(out, ", {} blocked, {} running", totals.blocked, totals.running)?;
+    }
+    let (live, system, lost) = (totals.live, totals.system, totals.lost);
+    writeln!(out, "; {live} live, and {system} of the runtime's own; {lost} events lost")?;
+    if report.quality.states != Quality::Exact {
+        let level = &recording.detail;
+        writeln!(
+            out,
+            "recorded with detail {level}: not every park and run is in it, states are those of its readings"
+        )?;
+    }
+    if report.quality.lives != Quality::Exact {
+        writeln!(out, "births and ends were left out at times, so their figures are lower bounds")?;
+    }
     if totals.lost > 0 {
         writeln!(out, "events were lost, so every figure is a lower bound")?;
     }
@@ -139,6 +151,7 @@ fn maybe(ns: Option<u64>) -> String {
 
 fn sites(out: &mut impl Write, report: &Report) -> io::Result<()> {
     title(out, "by creation site")?;
+    let exact = |figure: String| if report.quality.states == Quality::Exact { figure } else { "-".to_owned() };
     let rows: Vec<[String; 8]> = report
         .sites
         .iter()
@@ -148,8 +161,8 @@ fn sites(out: &mut impl Write, report: &Report) -> io::Result<()> {
                 row.created.to_string(),
                 row.exited.to_string(),
                 row.live.to_string(),
-                row.blocked.to_string(),
-                duration(row.blocked_ns),
+                exact(row.blocked.to_string()),
+                exact(duration(row.blocked_ns)),
                 maybe(row.median_life_ns),
                 place(&row.site),
                 row.start.to_string(),

@@ -45,6 +45,11 @@ impl Ring {
         })
     }
 
+    /// What is kept is said to be of this level of detail.
+    pub fn set_detail(&mut self, level: &str) {
+        level.clone_into(&mut self.header.detail);
+    }
+
     /// Other bounds from now on.
     pub fn limit(&mut self, most_bytes: usize, longest: Duration) {
         self.most_bytes = most_bytes;

@@ -73,6 +73,9 @@ pub(super) struct Files {
     /// Of the files before.
     bytes_before: u64,
     done: Vec<(PathBuf, Option<PathBuf>)>,
+    /// Files, and the folder that has a new name in it, that were not given to [`Files::take_unsynced`] yet.
+    ended: Vec<File>,
+    named: bool,
 }
 
 impl Files {
@@ -98,7 +101,17 @@ impl Files {
                 return Err(error);
             }
         };
-        Ok(Self { paths, limits, main, beside, number, bytes_before: 0, done: Vec::new() })
+        Ok(Self {
+            paths,
+            limits,
+            main,
+            beside,
+            number,
+            bytes_before: 0,
+            done: Vec::new(),
+            ended: Vec::new(),
+            named: false,
+        })
     }
 
     /// Why the file could not be begun.
@@ -159,6 +172,10 @@ impl Files {
         };
         let main = create(&self.paths.main)?;
         let beside = self.paths.beside.as_ref().map(create).transpose()?;
+        for file in [Some(&self.main), self.beside.as_ref()].into_iter().flatten() {
+            self.ended.push(file.file.try_clone()?);
+        }
+        self.named = false;
         let main = std::mem::replace(&mut self.main, main);
         let beside = std::mem::replace(&mut self.beside, beside);
         self.done.push((main.path.clone(), beside.map(|file| file.path.clone())));
@@ -172,6 +189,20 @@ impl Files {
             }
         }
         Ok(())
+    }
+
+    /// All that is to be brought to disk: the files that were written to since this was last asked, and their folder where
+    /// it has a new name in it.
+    pub(super) fn take_unsynced(&mut self) -> io::Result<Vec<File>> {
+        let mut files = std::mem::take(&mut self.ended);
+        for file in [Some(&self.main), self.beside.as_ref()].into_iter().flatten() {
+            files.push(file.file.try_clone()?);
+        }
+        if !std::mem::replace(&mut self.named, true) {
+            // One that may be written to and not read keeps its names by itself.
+            files.extend(File::open(folder_of(&self.paths.main)));
+        }
+        Ok(files)
     }
 
     /// Bytes written, in all files.
@@ -200,9 +231,13 @@ impl Files {
     }
 }
 
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// The files of an earlier recording that went over several: all of them make way, or none.
 fn make_way(path: &Path, force: bool) -> Result<(), FilesError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     // A folder that cannot be read is complained of when the file is created.
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let found = entry.path();

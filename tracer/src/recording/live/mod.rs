@@ -5,11 +5,13 @@
 //! for is dropped, counted, and told in the recording itself as a loss.
 //!
 //! - [`symbolise`] turns what a session has into [`Item`]s, names and all;
-//! - [`files`] writes bytes so that a file is whole whatever happens, and begins a new one where that is wanted.
+//! - [`files`] writes bytes so that a file is whole whatever happens, and begins a new one where that is wanted;
+//! - [`sync`] brings them to disk each second, so that no more is lost when power fails.
 
 mod convert;
 mod files;
 mod symbolise;
+mod sync;
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,6 +30,7 @@ use crate::tracee::{LoadBias, Program as TraceeProgram};
 use crate::units::MonotonicNs;
 use files::Files;
 use symbolise::Symboliser;
+use sync::Syncer;
 
 /// Events that wait for the recording thread at most: some 60 MiB, a second of the busiest target.
 const QUEUE: u64 = 1 << 20;
@@ -182,6 +185,7 @@ impl Recorder {
             shared: Arc::clone(&shared),
             header,
             files,
+            syncer: Some(Syncer::start().map_err(FilesError::Thread)?),
             encoder,
             new_encoder,
             symbols: Symboliser::default(),
@@ -312,6 +316,8 @@ struct Thread {
     shared: Arc<Shared>,
     header: Header,
     files: Files,
+    /// Until all is written.
+    syncer: Option<Syncer>,
     encoder: Box<dyn Encode>,
     new_encoder: NewEncoder,
     symbols: Symboliser,
@@ -341,7 +347,9 @@ impl Thread {
                 self.flushed = Instant::now();
                 self.attempt(|this| {
                     this.encoder.flush(&mut this.parts)?;
-                    this.write()
+                    this.write()?;
+                    let files = &mut this.files;
+                    this.syncer.as_ref().map_or(Ok(()), |syncer| syncer.sync(|| files.take_unsynced()))
                 });
             }
             if self.stop.is_some() {
@@ -363,7 +371,14 @@ impl Thread {
         self.outcome()
     }
 
-    fn outcome(self) -> Outcome {
+    fn outcome(mut self) -> Outcome {
+        let rest = self.files.take_unsynced();
+        let synced = rest.and_then(|rest| self.syncer.take().map_or(Ok(()), |syncer| syncer.finish(rest)));
+        if let Err(error) = synced
+            && !matches!(self.stop, Some(Stop::Failed(_)))
+        {
+            self.stop = Some(Stop::Failed(error));
+        }
         let mut queue = self.shared.lock();
         queue.closed = true;
         queue.messages.clear();

@@ -38,10 +38,10 @@ pub(crate) struct VmArgs {
     /// Only tests whose name contains this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Every kernel on every architecture; writes docs/kernels.md
+    /// Every kernel on every architecture, with the tests that tell most; writes docs/kernels.md
     #[arg(long)]
     matrix: bool,
-    /// With --matrix: only kernels 5.10 and 6.1, the newest Go, and the tests that tell most; writes nothing
+    /// With --matrix: only kernels 5.10 and 6.1 and the newest Go; writes nothing
     #[arg(long, requires = "matrix")]
     short: bool,
     /// Leave gotracer out of the machine (for a command)
@@ -54,7 +54,7 @@ pub(crate) struct VmArgs {
     #[arg(long, value_name = "TEXT", default_value = "")]
     append: String,
     /// The machine's memory
-    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    #[arg(long, value_name = "MIB", default_value_t = 2048)]
     memory: u32,
     /// Give up on a machine after this time
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]

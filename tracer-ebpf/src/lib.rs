@@ -1,5 +1,8 @@
 //! The wire between the kernel programs and `gotracer`: fixed, versioned layouts, no dependency, no_std.
 //!
+//! Events leave by [`Slot`]s that both sides have in their memory, or by perf buffers where the kernel lacks what that
+//! takes (the crate's feature `perf-buffer`).
+//!
 //! Down goes a [`Target`] for each traced process: where its Go version keeps the few fields the programs read, and how
 //! much is wanted ([`Control`]). Up come events: an [`Event`] header, for [`EVENT_CREATED`] followed by the rest of
 //! [`Created`]. In [`MODE_STATES`], what happens between a goroutine's birth and end is kept in its [`Record`] and in
@@ -11,7 +14,7 @@
 #![no_std]
 
 /// Changes whenever the meaning or layout of anything in this file does.
-pub const WIRE_VERSION: u16 = 2;
+pub const WIRE_VERSION: u16 = 3;
 
 /// [`Target`] offset of a field that this Go version does not have.
 pub const NO_FIELD: u32 = u32::MAX;
@@ -245,7 +248,40 @@ pub const HIT_EXITED_LEFT_OUT: u32 = 6;
 /// How many counters of hits there are.
 pub const HITS: u32 = 7;
 
-/// Index in the per-CPU array `COUNTS`: events for which the perf buffer had no room.
+/// One CPU's ring of [`Slot`]s, an element of the array `RING_HEADS`: two cache lines, so that neither side's writes take
+/// the other's line away.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingHead {
+    /// Slots that kernel programs have taken for themselves since the ring was made.
+    pub reserved: u64,
+    /// Index of the ring's first slot in `RING_SLOTS`.
+    pub first: u64,
+    /// How many slots it has: a power of two, or 0 on a CPU that came online when the rings had been made.
+    pub slots: u64,
+    /// Nothing.
+    pub padding: [u64; 5],
+    /// Slots that the reader has given back.
+    pub consumed: u64,
+    /// Nothing.
+    pub padding_behind: [u64; 7],
+}
+
+/// Room for one event on its way up, an element of the array `RING_SLOTS`: a cache line.
+///
+/// The slot of the `n`th event of a ring (from 0) is `first + n % slots`. It is written when its [`Self::sequence`] is
+/// `n + 1`; that is stored last. Between taking a slot and writing it a program can be preempted, so a later slot can be
+/// written first.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slot {
+    /// One more than the number of the event it holds.
+    pub sequence: u64,
+    /// An [`Event`] or what begins with one.
+    pub event: [u64; 7],
+}
+
+/// Index in the per-CPU array `COUNTS`: events for which the CPU's buffer had no room.
 pub const COUNT_NO_SPACE: u32 = 0;
 /// Index in `COUNTS`: events that the kernel refused for another cause (a CPU that came after the buffers were opened).
 pub const COUNT_NO_BUFFER: u32 = 1;
@@ -257,3 +293,4 @@ pub const COUNT_NO_RECORD: u32 = 3;
 pub const COUNTS: u32 = 4;
 
 const _: () = assert!(size_of::<Record>() == 64 && size_of::<RecordKey>() == 16 && size_of::<SiteKey>() == 24);
+const _: () = assert!(size_of::<RingHead>() == 128 && size_of::<Slot>() == 64 && size_of::<Created>() <= 56);

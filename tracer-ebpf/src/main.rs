@@ -17,26 +17,35 @@
 #![allow(internal_features)]
 #![feature(asm_experimental_arch, core_intrinsics)]
 
+#[cfg(feature = "perf-buffer")]
+mod perf_buffer;
+#[cfg(not(feature = "perf-buffer"))]
+mod ring;
+
 use core::arch::asm;
-use core::ffi::c_void;
 use core::ptr::write_volatile;
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{BPF_F_CURRENT_CPU, BPF_NOEXIST as NOEXIST},
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user, generated::bpf_perf_event_output},
+    bindings::BPF_NOEXIST as NOEXIST,
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user},
     macros::{map, raw_tracepoint, uprobe},
-    maps::{Array, HashMap, PerCpuArray, PerfEventArray, ProgramArray, Queue},
+    maps::{Array, HashMap, PerCpuArray, ProgramArray, Queue},
     programs::{ProbeContext, RawTracePointContext},
 };
 use aya_log_ebpf::debug;
 use gotracer_ebpf::{
-    ARCH_X86_64, BUCKETS, Blocks, COUNT_NO_BUFFER, COUNT_NO_RECORD, COUNT_NO_SPACE, COUNT_UNREADABLE_G,
+    ARCH_X86_64, BUCKETS, Blocks, COUNT_NO_RECORD, COUNT_UNREADABLE_G,
     COUNTS as COUNTERS, Control, Created, EVENT_BLOCKED, EVENT_CREATED, EVENT_EXEC, EVENT_EXITED, EVENT_RUNNING, Event,
     FIRST_RAN, HIT_BLOCKED, HIT_CREATED, HIT_CREATED_LEFT_OUT, HIT_EXITED, HIT_EXITED_LEFT_OUT, HIT_RUNNING,
     HIT_UNWANTED, HITS as HIT_COUNTERS, MODE_EVENTS, MODE_OFF, MODE_STATES, NO_FIELD, REASONS, Record, RecordKey,
     STATE_BLOCKED, STATE_RUNNABLE, STATE_RUNNING, SiteKey, Target, WIRE_VERSION, is_sampled,
 };
+
+#[cfg(feature = "perf-buffer")]
+use perf_buffer::send;
+#[cfg(not(feature = "perf-buffer"))]
+use ring::send;
 
 const BPF_NOEXIST: u64 = NOEXIST as u64;
 
@@ -55,10 +64,6 @@ static FIRST_TARGET: Array<Target> = Array::with_max_entries(1, 0);
 /// The other traced processes, by thread group id.
 #[map]
 static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(4096, 0);
-
-/// The way up: one perf buffer for each CPU, opened by the loader with a watermark.
-#[map]
-static EVENTS: PerfEventArray<Event> = PerfEventArray::new(0);
 
 /// What did not go up, by cause.
 #[map]
@@ -614,27 +619,6 @@ fn read<T>(ctx: &ProbeContext, object: u64, offset: u32) -> Result<T, ()> {
         count(COUNT_UNREADABLE_G);
         debug!(ctx, "no {} bytes at 0x{:x}+{}: {}", size_of::<T>(), object, offset, error);
     })
-}
-
-#[inline(always)]
-fn send<C: EbpfContext, T>(ctx: &C, event: &T) {
-    // The helper is called directly because aya's wrapper drops the result, and with it the loss.
-    // SAFETY: `EVENTS` is a perf event array, `event` lives on our stack and has no padding.
-    let sent = unsafe {
-        bpf_perf_event_output(
-            ctx.as_ptr(),
-            (&raw const EVENTS).cast_mut().cast::<c_void>(),
-            u64::from(BPF_F_CURRENT_CPU),
-            core::ptr::from_ref(event).cast_mut().cast::<c_void>(),
-            size_of::<T>() as u64,
-        )
-    };
-    const ENOSPC: i64 = -28;
-    match sent {
-        0 => {}
-        ENOSPC => count(COUNT_NO_SPACE),
-        _ => count(COUNT_NO_BUFFER),
-    }
 }
 
 /// Counts one event that did not go up.

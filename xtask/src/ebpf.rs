@@ -1,6 +1,7 @@
-//! `cargo xtask ebpf`: the kernel programs of tracer-ebpf, compiled into tracer/gotracer.bpf.o.
+//! `cargo xtask ebpf`: the kernel programs of tracer-ebpf, compiled into tracer/gotracer.bpf.o, and into
+//! tracer/gotracer-perf-buffer.bpf.o for kernels without the atomics that the first has.
 //!
-//! The object is committed, so that building gotracer needs a stable Rust alone. For that the build must give the
+//! The objects are committed, so that building gotracer needs a stable Rust alone. For that the build must give the
 //! same bytes from the same sources wherever the checkout lies: paths are remapped, and DWARF (which the kernel does
 //! not read; it reads the BTF made from it) is dropped.
 
@@ -24,10 +25,9 @@ pub struct Args {
     check: bool,
 }
 
-/// The committed object.
-pub fn object() -> PathBuf {
-    root().join("tracer/gotracer.bpf.o")
-}
+/// The committed objects, and the features of tracer-ebpf that each is built with.
+const OBJECTS: [(&str, &str); 2] =
+    [("tracer/gotracer.bpf.o", "kernel"), ("tracer/gotracer-perf-buffer.bpf.o", "kernel,perf-buffer")];
 
 pub fn run(args: &Args) -> Result<()> {
     let toolchain = toolchains::bpf()?;
@@ -37,22 +37,26 @@ pub fn run(args: &Args) -> Result<()> {
              Debian's rustc-web with libstd-rust-web-dev-bpf is the reference"
         );
     }
-    let built = build(&toolchain)?;
-    let object = object();
+    OBJECTS.iter().try_for_each(|(name, features)| one(&toolchain, name, features, args.check))
+}
+
+/// Builds or checks one object.
+fn one(toolchain: &Bpf, name: &str, features: &str, check: bool) -> Result<()> {
+    let built = build(toolchain, features)?;
+    let object = root().join(name);
     let committed = match fs::read(&object) {
         Ok(bytes) => Some(bytes),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", object.display())),
     };
-    let name = object.strip_prefix(root()).unwrap_or(&object).display();
     match committed {
         Some(committed) if committed == built => {
             say(format!("{name} is what the sources give ({} bytes)", built.len()))
         }
-        Some(_) if args.check => {
+        Some(_) if check => {
             bail!("{name} is not what tracer-ebpf's sources give with {toolchain}: run `{MEND}` and commit it")
         }
-        None if args.check => bail!("{name} is missing: run `{MEND}` and commit it"),
+        None if check => bail!("{name} is missing: run `{MEND}` and commit it"),
         _ => {
             // Cargo looks at the time of the file that include_bytes! names, so an equal object is not written again.
             fs::write(&object, &built).with_context(|| format!("cannot write {}", object.display()))?;
@@ -63,12 +67,12 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Compiles, and gives the object's bytes.
-fn build(toolchain: &Bpf) -> Result<Vec<u8>> {
+fn build(toolchain: &Bpf, features: &str) -> Result<Vec<u8>> {
     let target_dir = target().join("ebpf");
     let mut cargo = crate::workspace::cargo();
     cargo
         .args(["build", "--quiet", "--release", "--locked", "--package", "gotracer-ebpf", "--bin", "gotracer-ebpf"])
-        .args(["--features", "kernel", "--target", TARGET])
+        .args(["--features", features, "--target", TARGET])
         .args(toolchain.build_std.then_some("-Zbuild-std=core"))
         .arg("--target-dir")
         .arg(&target_dir)

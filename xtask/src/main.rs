@@ -32,7 +32,7 @@ enum Command {
     Demo(demo::Args),
     /// Everything the tests need, then the tests
     Test(test::Args),
-    /// Build the eBPF object from tracer-ebpf into tracer/gotracer.bpf.o
+    /// Build the eBPF objects from tracer-ebpf into tracer/*.bpf.o
     Ebpf(ebpf::Args),
     /// Make the layout tables of the Go runtime from real toolchains
     Layouts(layouts::Args),

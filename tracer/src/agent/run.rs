@@ -81,7 +81,8 @@ async fn serve(
         Ok(n) => log::warn!("{n} unfinished folders of evidence were removed"),
         Err(error) => log::warn!("{}: {error}", config.evidence.directory.display()),
     }
-    let (mut programs, maps) = KernelPrograms::load_with(Capacity::NONE, Execs::Every)?;
+    let capacity = Capacity { buffers: config.budget.buffers.0 as usize, ..Capacity::NONE };
+    let (mut programs, maps) = KernelPrograms::load_with(capacity, Execs::Every)?;
     let hit_ns = match calibrate(&mut programs) {
         // The probes on our own code are detached on the way: it takes a moment that nobody waits for.
         Ok((cost, probes)) => {
@@ -95,7 +96,7 @@ async fn serve(
             1000.0
         }
     };
-    let mut stream = EventStream::open_within(maps.events, maps.counts, config.budget.buffers.0 as usize)?;
+    let mut stream = EventStream::open(maps.events, maps.counts)?;
     let kernel = Kernel::start(programs)?;
     let shared: Shared = Rc::new(RefCell::new(State::new(config, kernel, hit_ns)));
     let address = listener.address();

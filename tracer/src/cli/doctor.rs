@@ -15,7 +15,7 @@ use crate::probes::catalogue::{Event, PROBES};
 use crate::probes::features::emulation::{self, Executed};
 use crate::probes::features::{Feature, Found};
 use crate::probes::instruction::Execution;
-use crate::probes::{Capacity, Execs, KernelPrograms, Verdict, place};
+use crate::probes::{Capacity, Execs, KernelPrograms, Nops, Verdict, place};
 use crate::process::Process;
 use crate::tracee::Tracee;
 use crate::units::Pid;
@@ -234,7 +234,7 @@ fn process_report(pid: u32) -> Result<ProcessReport, Failure> {
             LayoutSource::Dwarf => "its DWARF".to_owned(),
             LayoutSource::Table { verified_with } => format!("the table made with {verified_with}"),
         },
-        probes: PROBES.iter().map(|probe| place(&program.binary, probe)).collect(),
+        probes: PROBES.iter().map(|probe| place(&program.binary, probe, Nops::of_this_kernel())).collect(),
     })
 }
 
@@ -299,6 +299,7 @@ impl Report {
             match verdict {
                 Verdict::Placed(p) => {
                     let how = match p.execution {
+                        Execution::Called => "called",
                         Execution::Emulated => "emulated",
                         Execution::SingleStepped => "single-stepped",
                         Execution::Rejected => "rejected",

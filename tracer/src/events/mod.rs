@@ -1,18 +1,19 @@
 //! Events: what one goroutine did, or what was lost, at one moment.
 //!
-//! In: the bytes of the per-CPU perf buffers. Out: [`Event`]s in time order, losses among them. And what the kernel
+//! In: the bytes of the per-CPU buffers ([`ring`], or [`perf_buffer`] where the kernel is too old for it). Out: [`Event`]s in time order, losses among them. And what the kernel
 //! programs keep instead of sending it ([`KeptStates`]).
 //! Knows nothing of binaries, symbols or tables.
 
 mod bpf_map;
+mod buffers;
 mod kept;
 pub mod order;
 mod perf_buffer;
+mod ring;
 mod stream;
 mod wire;
 
 pub use kept::{Blocks, Hits, Kept, KeptState, KeptStates, Reading};
-pub use perf_buffer::PerfBuffer;
 pub use stream::{EventStream, StreamError, now};
 pub use wire::{WireError, decode};
 

@@ -48,7 +48,7 @@ struct PerfEventAttr {
 
 /// An open perf buffer.
 #[derive(Debug)]
-pub struct PerfBuffer {
+pub(super) struct PerfBuffer {
     fd: OwnedFd,
     /// The control page, then the ring.
     base: NonNull<u8>,
@@ -68,7 +68,7 @@ impl PerfBuffer {
     /// # Errors
     ///
     /// If the CPU is offline (`ENODEV`), or the kernel refuses the event or the memory.
-    pub fn open(cpu: u32, bytes: usize, watermark: u32) -> io::Result<Self> {
+    pub(super) fn open(cpu: u32, bytes: usize, watermark: u32) -> io::Result<Self> {
         let attr = PerfEventAttr {
             type_: TYPE_SOFTWARE,
             size: size_of::<PerfEventAttr>() as u32,
@@ -115,7 +115,7 @@ impl PerfBuffer {
     }
 
     /// Hands each sample that waits to `sample`, then gives the room back. Returns how full it was, from 0 to 1.
-    pub fn drain(&mut self, mut sample: impl FnMut(&[u8])) -> f64 {
+    pub(super) fn drain(&mut self, mut sample: impl FnMut(&[u8])) -> f64 {
         // SAFETY: the two counters lie in the control page, aligned; the kernel shares them by these atomics.
         let (head, tail) = unsafe {
             let head = self.base.add(DATA_HEAD).cast::<AtomicU64>().as_ref();

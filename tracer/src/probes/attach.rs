@@ -7,22 +7,27 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, Queue};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, Queue, RingBuf};
 use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::programs::{ProgramError, RawTracePoint, UProbe};
-use aya::util::nr_cpus;
+use aya::util::{nr_cpus, online_cpus};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
-use gotracer_ebpf::{ARCH_ARM64, ARCH_X86_64, Blocks, Control, MODE_EVENTS, Record, RecordKey, SiteKey, Target};
+use gotracer_ebpf::{
+    ARCH_ARM64, ARCH_X86_64, Blocks, Control, MODE_EVENTS, Record, RecordKey, SiteKey, Slot, Target,
+};
 use log::Log;
 
+use super::features::Feature;
 use super::kernel::Lack;
 use super::placement::Placement;
 use super::uprobe::{Scope, Uprobe};
 use crate::units::Pid;
 
-/// The kernel programs, built by `cargo xtask ebpf` and committed.
+/// The kernel programs, built by `cargo xtask ebpf` and committed: with rings, and with perf buffers.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/gotracer.bpf.o"));
+static OBJECT_PERF_BUFFER: &[u8] =
+    include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/gotracer-perf-buffer.bpf.o"));
 
 /// Registers of the architecture that we run on: a probe's registers are this machine's.
 const ARCH: u32 = if cfg!(target_arch = "x86_64") { ARCH_X86_64 } else { ARCH_ARM64 };
@@ -95,6 +100,15 @@ pub enum AttachError {
         #[source]
         source: std::io::Error,
     },
+    /// The list of CPUs could not be read.
+    #[error("cannot read {path}")]
+    Cpus {
+        /// The kernel's list.
+        path: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// A map could not be used.
     #[error("the kernel refused an operation on the map {map}")]
     Map {
@@ -122,9 +136,11 @@ unsafe impl aya::Pod for Wire<SiteKey> {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Wire<Blocks> {}
 
-/// For how many goroutines and sites the kernel can keep records. It takes their memory at once.
+/// How much the kernel can keep for us. It takes the memory at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
+    /// Bytes of all CPUs' events on their way.
+    pub buffers: usize,
     /// Goroutines that live at a time; some 130 bytes each.
     pub goroutines: u32,
     /// Creation sites; some 400 bytes each for each CPU.
@@ -132,8 +148,9 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// For none: where records are not wanted.
-    pub const NONE: Self = Self { goroutines: 1, sites: 1 };
+    /// For events alone: where records are not wanted. At a line of 64 bytes an event, two CPUs hold some 300 ms of a
+    /// million events a second.
+    pub const NONE: Self = Self { buffers: 32 << 20, goroutines: 1, sites: 1 };
 
     /// For a process that has had `goroutines` at a time.
     #[must_use]
@@ -142,7 +159,16 @@ impl Capacity {
         const SITES_BYTES: usize = 32 << 20;
         let cpus = nr_cpus().unwrap_or(1).max(1);
         let sites = (SITES_BYTES / (size_of::<Blocks>() * cpus)).clamp(256, 4096);
-        Self { goroutines: goroutines.saturating_mul(4).clamp(1 << 16, 1 << 21) as u32, sites: sites as u32 }
+        let goroutines = goroutines.saturating_mul(4).clamp(1 << 16, 1 << 21) as u32;
+        Self { goroutines, sites: sites as u32, ..Self::NONE }
+    }
+
+    /// Bytes of one CPU's buffer, a power of two.
+    fn buffer_of_each(self, cpus: usize) -> usize {
+        /// Small ones overflow in a burst while the reader is off CPU, larger ones gain nothing.
+        const BYTES: std::ops::RangeInclusive<usize> = 256 << 10..=16 << 20;
+        let each = (self.buffers / cpus.max(1)).clamp(*BYTES.start(), *BYTES.end());
+        1 << each.ilog2()
     }
 }
 
@@ -167,10 +193,38 @@ struct Known {
     is_first: bool,
 }
 
+/// How events come up.
+pub enum WayUp {
+    /// By slots in memory that both sides see.
+    Rings {
+        /// An array of `RingHead`, one for each possible CPU.
+        heads: MapData,
+        /// An array of `Slot`: those of all rings.
+        slots: MapData,
+        /// Is written to when a ring fills.
+        bell: RingBuf<MapData>,
+        /// Elements of `heads`.
+        possible_cpus: u32,
+        /// The CPUs that are to have a ring.
+        cpus: Vec<u32>,
+        /// Slots of each.
+        slots_each: u32,
+    },
+    /// By perf buffers, where the kernel has not what the rings take.
+    PerfBuffers {
+        /// One for each CPU goes in here.
+        map: MapData,
+        /// The CPUs that are to have one.
+        cpus: Vec<u32>,
+        /// How large it is to be.
+        bytes_each: usize,
+    },
+}
+
 /// The maps by which events come up.
 pub struct EventMaps {
-    /// One perf buffer for each CPU goes in here.
-    pub events: MapData,
+    /// The events.
+    pub events: WayUp,
     /// Events that did not come up, by cause and CPU.
     pub counts: PerCpuArray<MapData, u64>,
     /// What the programs count and keep.
@@ -279,7 +333,18 @@ impl KernelPrograms {
     }
 
     fn load_object(capacity: Capacity, execs: Execs) -> Result<(Self, EventMaps), AttachError> {
-        let mut ebpf = EbpfLoader::new()
+        let by_rings = [Feature::MappedRings, Feature::RingBuffer].iter().all(|feature| feature.find().is_yes());
+        let cpus = |(path, source): (&str, std::io::Error)| AttachError::Cpus { path: path.to_owned(), source };
+        let possible_cpus = nr_cpus().map_err(cpus)? as u32;
+        let cpus = online_cpus().map_err(cpus)?;
+        let bytes_each = capacity.buffer_of_each(cpus.len());
+        let slots_each = (bytes_each / size_of::<Slot>()) as u32;
+        let mut loader = EbpfLoader::new();
+        if by_rings {
+            loader.map_max_entries("RING_HEADS", possible_cpus);
+            loader.map_max_entries("RING_SLOTS", slots_each * cpus.len() as u32);
+        }
+        let mut ebpf = loader
             .override_global("ARCH", &ARCH, true)
             .override_global("EVERY_EXEC", &u32::from(execs == Execs::Every), true)
             .override_global(aya_log::LEVEL, &log_level(), false)
@@ -288,7 +353,7 @@ impl KernelPrograms {
             // One more: number 0 is of those that got none.
             .map_max_entries("SITE_BLOCKS", capacity.sites + 1)
             .map_max_entries("FREE_SITES", capacity.sites)
-            .load(OBJECT)
+            .load(if by_rings { OBJECT } else { OBJECT_PERF_BUFFER })
             .map_err(|error| {
                 if is_permission(&error) { AttachError::Permission } else { AttachError::Load(Box::new(error)) }
             })?;
@@ -306,9 +371,15 @@ impl KernelPrograms {
             reason_blocks: take(&mut ebpf, "REASON_BLOCKS")?,
         };
         let counts = take(&mut ebpf, "COUNTS")?;
-        let events = match ebpf.take_map("EVENTS") {
-            Some(Map::PerfEventArray(data)) => data,
-            _ => return Err(missing("EVENTS")),
+        let mut data = |name| match ebpf.take_map(name) {
+            Some(Map::PerfEventArray(data) | Map::Array(data)) => Ok(data),
+            _ => Err(missing(name)),
+        };
+        let events = if by_rings {
+            let (heads, slots) = (data("RING_HEADS")?, data("RING_SLOTS")?);
+            WayUp::Rings { heads, slots, bell: take(&mut ebpf, "BELL")?, possible_cpus, cpus, slots_each }
+        } else {
+            WayUp::PerfBuffers { map: data("EVENTS")?, cpus, bytes_each }
         };
         let exec = attach_exec(&mut ebpf).map_err(program_error("process_exec"))?;
         let log = match log_level() {

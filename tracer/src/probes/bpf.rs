@@ -43,6 +43,12 @@ pub(super) fn map_create(kind: u32, key_bytes: u32, value_bytes: u32, entries: u
     bpf(Command::MapCreate, &mut [kind, key_bytes, value_bytes, entries]).map(descriptor)
 }
 
+/// Makes an array with one `u64` that user space can map.
+pub(super) fn mappable_array() -> io::Result<OwnedFd> {
+    const MMAPABLE: u32 = 1 << 10;
+    bpf(Command::MapCreate, &mut [MAP_TYPE_ARRAY, 4, 8, 1, MMAPABLE]).map(descriptor)
+}
+
 /// The `u64` at index 0 of an array.
 pub(super) fn array_first(map: &OwnedFd) -> io::Result<u64> {
     #[repr(C)]
@@ -94,6 +100,33 @@ impl Instruction {
     pub(super) const fn new(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> Self {
         Self { code, registers: source << 4 | destination, offset, immediate }
     }
+}
+
+/// `BPF_ADD` as an atomic operation.
+pub(super) const ADD: i32 = 0x00;
+/// `BPF_CMPXCHG`.
+pub(super) const COMPARE_EXCHANGE: i32 = 0xf1;
+
+/// A program that does this atomic operation, with the operand 1, on the `u64` at index 0 of an array.
+pub(super) fn on_first_word(array: &OwnedFd, operation: i32) -> [Instruction; 13] {
+    const PSEUDO_MAP_FD: u8 = 1;
+    const MAP_LOOKUP_ELEM: i32 = 1;
+    let new = Instruction::new;
+    [
+        new(0x62, 10, 0, -4, 0),                           // *(u32 *)(r10 - 4) = 0
+        new(0xbf, 2, 10, 0, 0),                            // r2 = r10
+        new(0x07, 2, 0, 0, -4),                            // r2 += -4
+        new(0x18, 1, PSEUDO_MAP_FD, 0, array.as_raw_fd()), // r1 = array
+        new(0, 0, 0, 0, 0),                                // its upper half
+        new(0x85, 0, 0, 0, MAP_LOOKUP_ELEM),               // call
+        new(0x15, 0, 0, 4, 0),                             // if r0 == 0 skip four
+        new(0xbf, 2, 0, 0, 0),                             // r2 = r0
+        new(0xb7, 0, 0, 0, 1),                             // r0 = 1: what an exchange compares with
+        new(0xb7, 1, 0, 0, 1),                             // r1 = 1
+        new(0xdb, 2, 1, 0, operation),                     // the operation on *(u64 *)r2, with r1
+        new(0xb7, 0, 0, 0, 0),                             // r0 = 0
+        new(0x95, 0, 0, 0, 0),                             // exit
+    ]
 }
 
 /// Loads a program of type `BPF_PROG_TYPE_KPROBE`, which uprobes take, to be attached in this way.

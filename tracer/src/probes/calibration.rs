@@ -49,6 +49,7 @@ impl Trap {
     #[must_use]
     pub fn of(&self, execution: Execution) -> Option<f64> {
         match execution {
+            Execution::Called => self.nop5_ns,
             Execution::Emulated => Some(self.emulated_ns),
             Execution::SingleStepped => Some(self.single_stepped_ns),
             Execution::Rejected => None,

@@ -4,6 +4,7 @@
 //! ([`emulation`]). Leaves nothing behind: maps, programs and probes are closed before the answer is given.
 
 pub mod emulation;
+mod nop_calls;
 mod uprobe_multi;
 
 use std::io;
@@ -21,8 +22,11 @@ use super::bpf;
 pub enum Feature {
     /// `BPF_MAP_TYPE_PERF_EVENT_ARRAY`, and perf events of software type `BPF_OUTPUT` with a watermark: how events come up.
     PerfBuffer,
-    /// `BPF_MAP_TYPE_RINGBUF`.
+    /// `BPF_MAP_TYPE_RINGBUF`: how the reader of mapped arrays is woken.
     RingBuffer,
+    /// Arrays that user space can map, with programs that have atomics with a result (`BPF_CMPXCHG`): the cheaper way up,
+    /// see [`Feature::ways_up`].
+    MappedRings,
     /// `BPF_PROG_TYPE_RAW_TRACEPOINT`: how an `execve` is noticed.
     RawTracepoint,
     /// `bpf_probe_read_user`, and `bpf_probe_read_kernel`, which came with it: a kernel in confidentiality lockdown has not
@@ -37,6 +41,8 @@ pub enum Feature {
     /// `BPF_TRACE_UPROBE_MULTI` links with a PID filter that lets all threads of the process through: up to 6.9 it
     /// lets only one.
     UprobeMulti,
+    /// A probe on a five-byte nop becomes a call, without a trap.
+    NopCalls,
     /// `bpf_tail_call` and its map.
     TailCall,
     /// Type information of the kernel itself, in /sys/kernel/btf/vmlinux, and of programs.
@@ -76,15 +82,17 @@ impl Found {
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Feature; 10] = [
+    pub const ALL: [Feature; 12] = [
         Feature::PerfBuffer,
         Feature::RingBuffer,
+        Feature::MappedRings,
         Feature::RawTracepoint,
         Feature::ReadUserMemory,
         Feature::BatchLookup,
         Feature::BatchLookupPerCpu,
         Feature::Cookie,
         Feature::UprobeMulti,
+        Feature::NopCalls,
         Feature::TailCall,
         Feature::Btf,
     ];
@@ -95,12 +103,14 @@ impl Feature {
         match self {
             Feature::PerfBuffer => "perf buffer",
             Feature::RingBuffer => "ring buffer",
+            Feature::MappedRings => "mapped rings",
             Feature::RawTracepoint => "raw tracepoint",
             Feature::ReadUserMemory => "read user memory",
             Feature::BatchLookup => "batch lookup",
             Feature::BatchLookupPerCpu => "batch lookup, per CPU",
             Feature::Cookie => "cookies",
             Feature::UprobeMulti => "multi-uprobe links",
+            Feature::NopCalls => "calls for nops",
             Feature::TailCall => "tail calls",
             Feature::Btf => "BTF",
         }
@@ -112,7 +122,7 @@ impl Feature {
         matches!(self, Feature::PerfBuffer | Feature::RawTracepoint | Feature::ReadUserMemory)
     }
 
-    /// Tries it. Takes microseconds, but for [`Feature::UprobeMulti`], which attaches and detaches a probe.
+    /// Tries it. Takes microseconds, but for [`Feature::UprobeMulti`] and [`Feature::NopCalls`], which attach a probe.
     #[must_use]
     pub fn find(self) -> Found {
         let map = |kind| Found::of(is_map_supported(kind));
@@ -121,6 +131,7 @@ impl Feature {
             Feature::PerfBuffer => map(MapType::PerfEventArray)
                 .and(|| Found::of(bpf::perf_event_open(&bpf::PerfEventAttr::bpf_output(), 0).map(|_| true))),
             Feature::RingBuffer => map(MapType::RingBuf),
+            Feature::MappedRings => Found::of(takes_compare_exchange()),
             Feature::RawTracepoint => Found::of(is_program_supported(ProgramType::RawTracePoint)),
             Feature::ReadUserMemory => helper(BpfHelper::BPF_FUNC_probe_read_user).and(|| {
                 match helper(BpfHelper::BPF_FUNC_probe_read_kernel) {
@@ -134,6 +145,7 @@ impl Feature {
                 if aya::features().bpf_perf_link() { Found::Yes } else { Found::No("the kernel has no perf links") }
             }),
             Feature::UprobeMulti => uprobe_multi::find(),
+            Feature::NopCalls => nop_calls::find(),
             Feature::TailCall => map(MapType::ProgramArray).and(|| helper(BpfHelper::BPF_FUNC_tail_call)),
             Feature::Btf => match std::fs::metadata("/sys/kernel/btf/vmlinux") {
                 Err(_) => Found::No("there is no /sys/kernel/btf/vmlinux"),
@@ -146,6 +158,19 @@ impl Feature {
 
 /// Why [`Feature::ReadUserMemory`] is missing where only the kernel's own memory may not be read.
 pub(super) const LOCKED_DOWN: &str = "the kernel is locked down";
+
+/// Loads a program that compares and exchanges a word of an array which user space can map.
+fn takes_compare_exchange() -> io::Result<bool> {
+    let word = match bpf::mappable_array() {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(false),
+        made => made?,
+    };
+    match bpf::load_uprobe(&bpf::on_first_word(&word, bpf::COMPARE_EXCHANGE), 0) {
+        Ok(_) => Ok(true),
+        // What does not load with an addition either says nothing of exchanges.
+        Err(_) => bpf::load_uprobe(&bpf::on_first_word(&word, bpf::ADD), 0).map(|_| false),
+    }
+}
 
 /// Makes an empty map of this kind and looks up all that is in it.
 fn looks_up_in_batches(kind: u32) -> io::Result<bool> {

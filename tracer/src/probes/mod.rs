@@ -26,6 +26,6 @@ mod own_code;
 pub mod placement;
 mod uprobe;
 
-pub use attach::{AttachError, Attachment, Capacity, EventMaps, Execs, FileProbes, KernelPrograms, Probes};
+pub use attach::{AttachError, Attachment, Capacity, EventMaps, Execs, FileProbes, KernelPrograms, Probes, WayUp};
 pub use detail::Detail;
-pub use placement::{Placement, Verdict, place};
+pub use placement::{Nops, Placement, Verdict, place};

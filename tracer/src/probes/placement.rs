@@ -2,13 +2,15 @@
 //!
 //! In: a probe of the [`catalogue`](super::catalogue) and the code of its function. Out: a [`Verdict`]: where it
 //! stands, how the kernel executes that instruction and which kernel program goes there; or why it cannot stand
-//! anywhere. Must not know processes or the kernel's interface.
+//! anywhere. Must not know processes, nor of the kernel more than what [`Nops`] tells.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use serde::Serialize;
 
 use super::catalogue::{Event, Place, Probe};
+use super::features::Feature;
 use super::instruction::{self, Execution, Flow, Instruction};
 use crate::binary::{Arch, Binary, Function};
 use crate::units::{FileOffset, Pc};
@@ -91,10 +93,29 @@ impl fmt::Display for Unfit {
     }
 }
 
+/// What the kernel makes of a probe on a five-byte nop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nops {
+    /// A trap, as of any instruction.
+    Trap,
+    /// A call.
+    Call,
+}
+
+impl Nops {
+    /// Tried once, on a function of our own.
+    #[must_use]
+    pub fn of_this_kernel() -> Self {
+        static FOUND: LazyLock<Nops> =
+            LazyLock::new(|| if Feature::NopCalls.find().is_yes() { Nops::Call } else { Nops::Trap });
+        *FOUND
+    }
+}
+
 /// Finds an instruction for `probe` in `binary`: the first of its places that the kernel emulates, else the first
-/// that it takes at all.
+/// that it takes at all. Where `nops` are called and one stands directly before such a place, that nop.
 #[must_use]
-pub fn place(binary: &Binary, probe: &'static Probe) -> Verdict {
+pub fn place(binary: &Binary, probe: &'static Probe, nops: Nops) -> Verdict {
     let Probe { event, function, optional, .. } = *probe;
     let unplaceable = |reason| Verdict::Unplaceable { event, function, required: !optional, reason };
     let Some((entry, code)) = body(binary, function) else {
@@ -115,7 +136,10 @@ pub fn place(binary: &Binary, probe: &'static Probe) -> Verdict {
             Ok(found) if found.execution == Execution::Rejected => {
                 unfit.push(Unfit::Rejected(text_at(arch, entry, &code, found.pc)).to_string());
             }
-            Ok(found) => fit.push((found, program)),
+            Ok(found) => {
+                let nop = if nops == Nops::Call { nop_before(&instructions, found) } else { None };
+                fit.push((nop.unwrap_or(found), program));
+            }
             Err(why) => unfit.push(why.to_string()),
         }
     }
@@ -231,6 +255,26 @@ fn locate(
     }
 }
 
+/// The five-byte nop directly before `place`, if every way to the one leads over the other: it changes nothing, so all that
+/// is at hand there is at hand here.
+fn nop_before(instructions: &[Instruction], place: Instruction) -> Option<Instruction> {
+    let at = instructions.iter().position(|i| i.pc == place.pc)?;
+    let nop = *instructions.get(at.checked_sub(1)?)?;
+    let passes_by = |i: &Instruction| match i.flow {
+        Flow::Jump(to) | Flow::Branch(to) | Flow::Call(to) => to == place.pc,
+        // It could lead to wherever.
+        Flow::Computed => true,
+        Flow::Next | Flow::Elsewhere => false,
+    };
+    // A page's border in a nop: then the kernel does not replace it.
+    let on_one_page = nop.pc.0 % SMALLEST_PAGE <= SMALLEST_PAGE - u64::from(nop.len);
+    (nop.is_nop5 && on_one_page && !instructions.iter().any(passes_by))
+        .then_some(Instruction { execution: Execution::Called, ..nop })
+}
+
+/// Of x86_64.
+const SMALLEST_PAGE: u64 = 4096;
+
 /// The instruction behind the stack check: the branch to the call of `morestack`, which is the first branch of the
 /// function and leads to code that ends in a jump back to the entry.
 fn behind_stack_check(instructions: &[Instruction], entry: Pc) -> Option<Instruction> {
@@ -274,6 +318,29 @@ mod tests {
         let code = [0x85, 0xc0, 0x74, 0x01, 0x90, 0xc3];
         let instructions = instruction::decode(Arch::Amd64, ENTRY, &code);
         assert_eq!(locate(&instructions, Place::BehindStackCheck, ENTRY, |_, _| false), Err(Unfit::NoStackCheck));
+    }
+
+    #[test]
+    fn a_nop_before_the_place_is_taken_unless_a_jump_passes_it_by() {
+        const NOP5: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
+        let call = [0xe8, 0, 0, 0, 0];
+        let found = |code: &[u8], entry: Pc| {
+            let instructions = instruction::decode(Arch::Amd64, entry, code);
+            let place = *instructions.iter().find(|i| matches!(i.flow, Flow::Call(_))).expect("a call");
+            nop_before(&instructions, place).map(|i| (i.pc, i.execution))
+        };
+        let code = [&NOP5[..], &call].concat();
+        assert_eq!(found(&code, ENTRY), Some((ENTRY, Execution::Called)));
+        // The same nop across the border of a page.
+        assert_eq!(found(&code, Pc(0x1ffc)), None);
+        assert_eq!(found(&code, Pc(0x1ffb)), Some((Pc(0x1ffb), Execution::Called)));
+        // jmp to the call; an indirect jump; another nop.
+        assert_eq!(found(&[&[0xeb, 0x05][..], &NOP5, &call].concat(), ENTRY), None);
+        assert_eq!(found(&[&[0xff, 0xe0][..], &NOP5, &call].concat(), ENTRY), None);
+        assert_eq!(found(&[&[0x0f, 0x1f, 0x40, 0x00][..], &call].concat(), ENTRY), None);
+        // jmp to the nop.
+        assert_eq!(found(&[&[0xeb, 0x00][..], &NOP5, &call].concat(), ENTRY), Some((Pc(0x1002), Execution::Called)));
+        assert_eq!(found(&call, ENTRY), None);
     }
 
     #[test]

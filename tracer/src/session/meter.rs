@@ -284,7 +284,7 @@ fn measure_here() -> Option<Cost> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
     let _entered = runtime.enter();
     let measured = || -> Result<Cost, Box<dyn std::error::Error>> {
-        let (mut programs, maps) = KernelPrograms::load_with(Capacity { goroutines: 16, sites: 16 }, Execs::Traced)?;
+        let (mut programs, maps) = KernelPrograms::load_with(Capacity { goroutines: 16, sites: 16, ..Capacity::NONE }, Execs::Traced)?;
         let _stream = EventStream::open(maps.events, maps.counts)?;
         let _kept = maps.kept;
         let (cost, probes) = calibrate(&mut programs)?;

@@ -19,7 +19,7 @@ use crate::go_runtime::{Globals, Layout, Variable};
 use crate::goroutines::{GoroutineTable, MergeReport};
 use crate::governor::{Change, Level, Overhead, Quality};
 use crate::probes::catalogue::PROBES;
-use crate::probes::{AttachError, Capacity, Detail, Execs, KernelPrograms, Placement, Verdict, place};
+use crate::probes::{AttachError, Capacity, Detail, Execs, KernelPrograms, Nops, Placement, Verdict, place};
 use crate::process::memory::{LiveMemory, ReadMemory as _};
 use crate::process::{Process, ProcessError};
 use crate::snapshot::Snapshot;
@@ -527,7 +527,7 @@ fn subject(tracee: &Tracee) -> Option<Subject> {
 /// Where each probe goes.
 pub(crate) fn verdicts(program: &Program) -> Result<Vec<Verdict>, SessionError> {
     let binary: &Binary = &program.binary;
-    let verdicts: Vec<Verdict> = PROBES.iter().map(|probe| place(binary, probe)).collect();
+    let verdicts: Vec<Verdict> = PROBES.iter().map(|probe| place(binary, probe, Nops::of_this_kernel())).collect();
     for verdict in &verdicts {
         if let Verdict::Unplaceable { function, required: true, reason, .. } = verdict {
             return Err(SessionError::Unplaceable {

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use gotracer::probes::catalogue::{Event, PROBES};
 use gotracer::probes::instruction::Execution;
-use gotracer::probes::{Placement, Verdict, place};
+use gotracer::probes::{Nops, Placement, Verdict, place};
 use gotracer::process::Process;
 use gotracer::tracee::Program;
 use gotracer::units::{Pc, Pid};
@@ -46,7 +46,7 @@ impl Subject {
         let program = Program::of(&Process::open(Pid(running.pid()))?)?;
         let mut probes = Vec::new();
         for probe in PROBES.iter().filter(|probe| !probe.optional) {
-            match place(&program.binary, probe) {
+            match place(&program.binary, probe, Nops::of_this_kernel()) {
                 Verdict::Placed(placement) => probes.push(placement),
                 other => bail!("no place for a probe in the bench's program: {other:?}"),
             }

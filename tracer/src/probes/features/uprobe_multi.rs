@@ -4,10 +4,9 @@
 //! thread through whose number is the PID ("bpf: Fix multi-uprobe PID filtering logic", 46ba0e49b642).
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::Found;
-use crate::probes::bpf::{self, Instruction};
+use crate::probes::bpf;
 use crate::probes::own_code;
 use crate::units::RemoteAddr;
 
@@ -35,9 +34,10 @@ pub(super) fn find() -> Found {
 /// `None` if there are no such links.
 fn hits_of_two_threads() -> io::Result<Option<u64>> {
     let counter = bpf::map_create(bpf::MAP_TYPE_ARRAY, 4, 8, 1)?;
+    let counting = bpf::on_first_word(&counter, bpf::ADD);
     // What does not load as a plain uprobe either says nothing of multi-uprobes.
-    bpf::load_uprobe(&counting(&counter), 0)?;
-    let program = match bpf::load_uprobe(&counting(&counter), bpf::TRACE_UPROBE_MULTI) {
+    bpf::load_uprobe(&counting, 0)?;
+    let program = match bpf::load_uprobe(&counting, bpf::TRACE_UPROBE_MULTI) {
         Err(error) if is_unsupported(&error) => return Ok(None),
         loaded => loaded?,
     };
@@ -57,24 +57,4 @@ fn hits_of_two_threads() -> io::Result<Option<u64>> {
 
 fn is_unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::E2BIG | libc::EOPNOTSUPP))
-}
-
-/// `*lookup(counter, 0) += 1`.
-fn counting(counter: &OwnedFd) -> [Instruction; 11] {
-    const PSEUDO_MAP_FD: u8 = 1;
-    const MAP_LOOKUP_ELEM: i32 = 1;
-    let new = Instruction::new;
-    [
-        new(0x62, 10, 0, -4, 0),                             // *(u32 *)(r10 - 4) = 0
-        new(0xbf, 2, 10, 0, 0),                              // r2 = r10
-        new(0x07, 2, 0, 0, -4),                              // r2 += -4
-        new(0x18, 1, PSEUDO_MAP_FD, 0, counter.as_raw_fd()), // r1 = counter
-        new(0, 0, 0, 0, 0),                                  // its upper half
-        new(0x85, 0, 0, 0, MAP_LOOKUP_ELEM),                 // call
-        new(0x15, 0, 0, 2, 0),                               // if r0 == 0 skip two
-        new(0xb7, 1, 0, 0, 1),                               // r1 = 1
-        new(0xdb, 0, 1, 0, 0),                               // lock *(u64 *)r0 += r1
-        new(0xb7, 0, 0, 0, 0),                               // r0 = 0
-        new(0x95, 0, 0, 0, 0),                               // exit
-    ]
 }

@@ -17,6 +17,7 @@ pub(super) fn decode(entry: Pc, code: &[u8]) -> Vec<Instruction> {
             len: INSTRUCTION_BYTES as u8,
             flow: flow(pc, &decoded),
             execution: execution(&decoded),
+            is_nop5: false,
             keeps_first_register: false,
         });
     }
@@ -38,7 +39,8 @@ fn flow(pc: u64, decoded: &yaxpeax_arm::armv8::a64::Instruction) -> Flow {
         (Opcode::Bcc(_) | Opcode::CBZ | Opcode::CBNZ | Opcode::TBZ | Opcode::TBNZ, Some(target)) => {
             Flow::Branch(target)
         }
-        (Opcode::BR | Opcode::BLR | Opcode::RET | Opcode::ERET | Opcode::BRK | Opcode::UDF, _) => Flow::Elsewhere,
+        (Opcode::BR, _) => Flow::Computed,
+        (Opcode::BLR | Opcode::RET | Opcode::ERET | Opcode::BRK | Opcode::UDF, _) => Flow::Elsewhere,
         _ => Flow::Next,
     }
 }

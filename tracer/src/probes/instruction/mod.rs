@@ -20,6 +20,8 @@ pub struct Instruction {
     pub flow: Flow,
     /// How the kernel executes it under a probe.
     pub execution: Execution,
+    /// Whether it is the nop that can be [`Execution::Called`].
+    pub is_nop5: bool,
     /// Whether it leaves the register of the first argument and result (RAX, X0) as it was. False if not known.
     pub keeps_first_register: bool,
 }
@@ -35,16 +37,24 @@ pub enum Flow {
     Jump(Pc),
     /// To this address or to the next instruction.
     Branch(Pc),
-    /// To an address that is not in the code: indirect jumps and calls, returns, traps.
+    /// By an indirect jump, to wherever.
+    Computed,
+    /// To an address that is not in the code: indirect calls, returns, traps.
     Elsewhere,
 }
 
 /// How the kernel executes an instruction on which a uprobe stands.
 ///
-/// One trap always; then the instruction itself:
+/// One trap, but for the first; then the instruction itself:
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Execution {
+    /// It is a five-byte nop, for which the kernel puts a call into the code once it has been hit: no trap.
+    ///
+    /// x86_64, since 6.18: `arch_uprobe_optimize` of
+    /// <https://github.com/torvalds/linux/blob/v6.18/arch/x86/kernel/uprobes.c>. What is called is a page that the kernel
+    /// maps into the process, `[uprobes-trampoline]`, and leaves there.
+    Called,
     /// In software, without a second trap.
     ///
     /// x86_64: `branch_setup_xol_ops` and `push_setup_xol_ops` of

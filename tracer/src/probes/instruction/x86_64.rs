@@ -23,6 +23,7 @@ pub(super) fn decode(entry: Pc, code: &[u8]) -> Vec<Instruction> {
             len: decoded.len() as u8,
             flow: flow(&decoded),
             execution: execution(&decoded, bytes),
+            is_nop5: bytes == NOP5,
             keeps_first_register: info.info(&decoded).used_registers().iter().all(|used| {
                 used.register().full_register() != Register::RAX || matches!(used.access(), OpAccess::Read)
             }),
@@ -38,14 +39,17 @@ fn flow(decoded: &iced_x86::Instruction) -> Flow {
         FlowControl::Call => Flow::Call(target),
         FlowControl::UnconditionalBranch => Flow::Jump(target),
         FlowControl::ConditionalBranch => Flow::Branch(target),
-        FlowControl::IndirectBranch
-        | FlowControl::IndirectCall
+        FlowControl::IndirectBranch => Flow::Computed,
+        FlowControl::IndirectCall
         | FlowControl::Return
         | FlowControl::Interrupt
         | FlowControl::XbeginXabortXend
         | FlowControl::Exception => Flow::Elsewhere,
     }
 }
+
+/// The one five-byte nop that the kernel looks for (`x86_nops[5]`), which is the one that Go's assembler emits.
+const NOP5: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
 
 /// What `arch_uprobe_analyze_insn` would decide.
 fn execution(decoded: &iced_x86::Instruction, bytes: &[u8]) -> Execution {

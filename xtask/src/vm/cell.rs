@@ -174,7 +174,7 @@ fn script(cell: &Cell, args: &VmArgs) -> String {
         // An emulated processor is some twenty times slower than the one it is emulated on.
         args.timeout / 3,
     );
-    if args.matrix && args.filter.is_none() {
+    if args.filter.is_none() {
         script += &format!("export GOTRACER_TESTS={}\n", super::matrix::TESTS.join(","));
     }
     if let Some(lack) = cell.lacks {

@@ -14,7 +14,8 @@ use crate::cross::Arch;
 use crate::toolchains::GO_VERSIONS;
 use crate::workspace;
 
-/// What a matrix runs, of all the tests: every command by one test or some, counts against the program's own tally.
+/// What is run in a machine when nothing else is asked for: every command by one test or some, counts against the
+/// program's own tally.
 /// A test whose name begins with one of these is in it; new ones are one line. What it leaves out takes minutes in an
 /// emulated machine, or asks nothing of the kernel.
 pub(crate) const TESTS: &[&str] = &[
@@ -84,12 +85,15 @@ pub(crate) fn run(args: &VmArgs) -> Result<()> {
 type Row = (Cell, Result<Outcome>);
 
 fn render(rows: &[Row], filter: Option<&str>) -> String {
-    let named = filter.map(|filter| format!(" whose names have `{filter}` in them")).unwrap_or_default();
+    let named = match filter {
+        Some(filter) => format!("whose names have `{filter}` in them"),
+        None => format!("whose names begin with `{}`", TESTS.join("`, `")),
+    };
     let option = filter.map(|filter| format!(" --filter {filter}")).unwrap_or_default();
     let mut text = format!(
         "# Kernels\n\nWritten by `cargo xtask vm --matrix` from real runs; not to be edited.\n\n\
         Each cell is one virtual machine: a Debian kernel, the statically linked release `gotracer`, the end-to-end \
-        tests{named} and their Go programs of one Go version. It shows passed/failed/skipped. Both architectures are \
+        tests {named}, and their Go programs of one Go version. It shows passed/failed/skipped. Both architectures are \
         emulated by QEMU; nothing here ran on arm64 hardware.\n\nOne cell again, with its console:\n\n    \
         cargo xtask vm --arch aarch64 --kernel 6.1 --go 1.27.3{option}\n"
     );

@@ -35,10 +35,10 @@ pub(crate) struct VmArgs {
     /// Go versions whose programs are run, a machine for each (default: the newest; in the matrix, all)
     #[arg(long, value_delimiter = ',', value_name = "VERSION,...")]
     go: Vec<String>,
-    /// Only tests whose name contains this
+    /// Tests whose name contains this, of all there are (default: those that tell most)
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Every kernel on every architecture, with the tests that tell most; writes docs/kernels.md
+    /// Every kernel on every architecture; writes docs/kernels.md
     #[arg(long)]
     matrix: bool,
     /// With --matrix: only kernels 5.10 and 6.1 and the newest Go; writes nothing

@@ -18,10 +18,12 @@ use serde_json::Value;
 use crate::trial;
 
 /// Commands that attach, each with what stands before and behind the process's number. A new one belongs here.
-const COMMANDS: [(&[&str], &[&str]); 3] = [
+const COMMANDS: [(&[&str], &[&str]); 5] = [
     (&["trace", "--pid"], &["--for", "1s"]),
     (&["dump", "--pid"], &["--for", "1s"]),
     (&["record", "--pid"], &["--for", "1s", "--output", "/tmp/lacking.gtr"]),
+    (&["leaks", "--pid"], &["--for", "1s"]),
+    (&["top", "--pid"], &["--once"]),
 ];
 
 pub(crate) fn trials() -> Vec<Trial> {

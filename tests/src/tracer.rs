@@ -169,6 +169,8 @@ pub struct Summary {
     pub system: u64,
     /// Events that were lost.
     pub lost: u64,
+    /// Events that stand behind later ones.
+    pub late: u64,
     sites: Vec<SummarySite>,
 }
 

@@ -174,14 +174,15 @@ fn script(cell: &Cell, args: &VmArgs) -> String {
         // An emulated processor is some twenty times slower than the one it is emulated on.
         args.timeout / 3,
     );
-    if args.short && args.filter.is_none() {
-        script += &format!("export GOTRACER_TESTS={}\n", super::matrix::SHORT.join(","));
+    if args.filter.is_none() {
+        script += &format!("export GOTRACER_TESTS={}\n", super::matrix::TESTS.join(","));
     }
     if let Some(lack) = cell.lacks {
         script += &format!("export GOTRACER_TESTS= GOTRACER_LACKING={lack}\nexec e2e --test-threads=1 lacking::{lack}");
     } else if args.command.is_empty() {
-        script += "exec e2e --test-threads=1";
+        script += "export GOTRACER_PLACEMENTS=/tmp/placements\ne2e --test-threads=1";
         script += &tests_of(cell.go.as_deref().unwrap_or_default(), args.filter.as_deref());
+        script += "\nstatus=$?\ncat /tmp/placements 2> /dev/null\nexit $status";
     } else if let [line] = args.command.as_slice() {
         // A single argument is a line of shell.
         script += line;

@@ -12,7 +12,7 @@ use super::debian::Suite;
 use crate::cross::Arch;
 
 /// A line of kernels that we promise to run on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Kernel {
     /// Debian 11's.
     #[value(name = "5.10")]

@@ -14,10 +14,29 @@ use crate::cross::Arch;
 use crate::toolchains::GO_VERSIONS;
 use crate::workspace;
 
-/// What the short matrix runs, of all the tests: each question once, counts against the program's own tally.
-/// A test whose name begins with one of these is in it; new ones are one line.
-pub(crate) const SHORT: &[&str] =
-    &["matrix::", "placements::", "dump::is_what_the_program_says::", "seed::", "leaves_no_trace::"];
+/// What is run in a machine when nothing else is asked for: every command by one test or some, counts against the
+/// program's own tally.
+/// A test whose name begins with one of these is in it; new ones are one line. What it leaves out takes minutes in an
+/// emulated machine, or asks nothing of the kernel.
+pub(crate) const TESTS: &[&str] = &[
+    "matrix::",
+    "lifecycle::deepstack::",
+    "lifecycle::coroutines::",
+    "attach::while_busy::",
+    "exec::over_itself::",
+    "run::from_the_first_instruction::",
+    "placements::",
+    "dump::is_what_the_program_says::",
+    "seed::",
+    "detail::states::",
+    "detail::states_of_coroutines::",
+    "detail::lifecycle::",
+    "record::counts::",
+    "leaks::patterns::",
+    "proof::agreement::",
+    "top::once",
+    "leaves_no_trace::",
+];
 
 /// Machines that lack something: the kernel, and what it is made to lack.
 const LACKING: &[(Arch, Kernel, Lack)] =
@@ -66,12 +85,15 @@ pub(crate) fn run(args: &VmArgs) -> Result<()> {
 type Row = (Cell, Result<Outcome>);
 
 fn render(rows: &[Row], filter: Option<&str>) -> String {
-    let named = filter.map(|filter| format!(" whose names have `{filter}` in them")).unwrap_or_default();
+    let named = match filter {
+        Some(filter) => format!("whose names have `{filter}` in them"),
+        None => format!("whose names begin with `{}`", TESTS.join("`, `")),
+    };
     let option = filter.map(|filter| format!(" --filter {filter}")).unwrap_or_default();
     let mut text = format!(
         "# Kernels\n\nWritten by `cargo xtask vm --matrix` from real runs; not to be edited.\n\n\
         Each cell is one virtual machine: a Debian kernel, the statically linked release `gotracer`, the end-to-end \
-        tests{named} and their Go programs of one Go version. It shows passed/failed/skipped. Both architectures are \
+        tests {named}, and their Go programs of one Go version. It shows passed/failed/skipped. Both architectures are \
         emulated by QEMU; nothing here ran on arm64 hardware.\n\nOne cell again, with its console:\n\n    \
         cargo xtask vm --arch aarch64 --kernel 6.1 --go 1.27.3{option}\n"
     );
@@ -81,6 +103,7 @@ fn render(rows: &[Row], filter: Option<&str>) -> String {
             table(&mut text, arch, &of_arch);
         }
     }
+    placements(&mut text, rows);
     let lacking: Vec<&Row> = rows.iter().filter(|(cell, _)| cell.lacks.is_some()).collect();
     if !lacking.is_empty() {
         text += "\n## Kernels that cannot trace\n\nThere `doctor` and every command that attaches must say why, in one \
@@ -146,6 +169,36 @@ fn table(text: &mut String, arch: Arch, rows: &[&Row]) {
     }
 }
 
+/// Where the probes stand, and what a hit costs there on each kernel.
+fn placements(text: &mut String, rows: &[Row]) {
+    /// Of one architecture and Go version: by place, the price on each kernel.
+    type Prices<'a> = BTreeMap<&'a str, Vec<(Kernel, &'a str)>>;
+    let mut tables: BTreeMap<String, Prices<'_>> = BTreeMap::new();
+    for (cell, outcome) in rows {
+        let (Ok(outcome), Some(go)) = (outcome, &cell.go) else { continue };
+        for (place, price) in &outcome.results.placements {
+            let table = tables.entry(format!("{}, Go {go}", cell.arch)).or_default();
+            table.entry(place).or_default().push((cell.kernel, price));
+        }
+    }
+    if !tables.is_empty() {
+        *text += "\n## Where the probes stand\n\nThe instruction that each probe of a stripped program got, and what a trap on its \
+            kind costs in these machines, beside one on an instruction that is single-stepped, as at a function's entry.\n";
+    }
+    for (name, table) in &tables {
+        let mut kernels: Vec<Kernel> = table.values().flatten().map(|(kernel, _)| *kernel).collect();
+        kernels.sort();
+        kernels.dedup();
+        let columns: String = kernels.iter().map(|kernel| format!(" {kernel} |")).collect();
+        let _ = writeln!(text, "\n| {name} |{columns}\n| --- |{}", " --- |".repeat(kernels.len()));
+        for (place, prices) in table {
+            let price = |kernel: &Kernel| prices.iter().find(|(of, _)| of == kernel).map_or("", |(_, price)| price);
+            let prices: String = kernels.iter().map(|kernel| format!(" {} |", price(kernel))).collect();
+            let _ = writeln!(text, "| {place} |{prices}");
+        }
+    }
+}
+
 fn shortened(cells: &[String]) -> String {
     const SHOWN: usize = 3;
     let shown = cells.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join("; ");
@@ -165,7 +218,13 @@ mod tests {
         let cell = |kernel, go: &str| Cell { arch: Arch::Aarch64, kernel, go: Some(go.to_owned()), lacks: None };
         let outcome = |failed: &[&str]| {
             let failed = failed.iter().map(|name| (*name).to_owned()).collect();
-            let results = Results { passed: 4, failed, skipped: vec!["cgo, no gcc".to_owned()], complete: true };
+            let results = Results {
+                passed: 4,
+                failed,
+                skipped: vec!["cgo, no gcc".to_owned()],
+                complete: true,
+                placements: vec![("`gopark+76`: `bl mcall`".to_owned(), "0.27".to_owned())],
+            };
             Ok(Outcome { results, status: 0, release: "6.1.0-9".to_owned(), took: Duration::from_secs(7) })
         };
         let text = render(
@@ -180,5 +239,9 @@ mod tests {
         assert!(text.contains("| newest | ? | **no result** | not run |"), "{text}");
         assert!(text.contains("- failed: `counts` (aarch64, kernel 6.1, Go 1.27.3)"), "{text}");
         assert!(text.contains("3 machines, 14 s in all."), "{text}");
+        assert!(
+            text.contains("| aarch64, Go 1.26.6 | 6.1 |\n| --- | --- |\n| `gopark+76`: `bl mcall` | 0.27 |"),
+            "{text}"
+        );
     }
 }

@@ -35,13 +35,13 @@ pub(crate) struct VmArgs {
     /// Go versions whose programs are run, a machine for each (default: the newest; in the matrix, all)
     #[arg(long, value_delimiter = ',', value_name = "VERSION,...")]
     go: Vec<String>,
-    /// Only tests whose name contains this
+    /// Tests whose name contains this, of all there are (default: those that tell most)
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
     /// Every kernel on every architecture; writes docs/kernels.md
     #[arg(long)]
     matrix: bool,
-    /// With --matrix: only kernels 5.10 and 6.1, the newest Go, and the tests that tell most; writes nothing
+    /// With --matrix: only kernels 5.10 and 6.1 and the newest Go; writes nothing
     #[arg(long, requires = "matrix")]
     short: bool,
     /// Leave gotracer out of the machine (for a command)
@@ -54,7 +54,7 @@ pub(crate) struct VmArgs {
     #[arg(long, value_name = "TEXT", default_value = "")]
     append: String,
     /// The machine's memory
-    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    #[arg(long, value_name = "MIB", default_value_t = 2048)]
     memory: u32,
     /// Give up on a machine after this time
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]

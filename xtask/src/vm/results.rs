@@ -11,6 +11,8 @@ pub(crate) struct Results {
     pub(crate) skipped: Vec<String>,
     /// Whether libtest got to its last line.
     pub(crate) complete: bool,
+    /// Where probes stand, each with its price beside a single step (tests/e2e/placements.rs).
+    pub(crate) placements: Vec<(String, String)>,
 }
 
 impl Results {
@@ -25,6 +27,8 @@ impl Results {
                 } else if let Some(reason) = verdict.strip_prefix("ignored") {
                     results.skipped.push(format!("`{name}`{reason}"));
                 }
+            } else if let Some((price, place)) = line.strip_prefix("placement ").and_then(|rest| rest.split_once(' ')) {
+                results.placements.push((place.to_owned(), price.to_owned()));
             } else if let Some(counts) = line.strip_prefix("test result: ") {
                 // The counts decide: a line of a test may have been torn by something else on the console.
                 results.complete = true;
@@ -76,6 +80,13 @@ mod tests {
         assert_eq!(results.failed, ["counts::pie"]);
         assert_eq!(results.skipped, ["`cgo` (no gcc here)"]);
         assert!(!results.green());
+    }
+
+    #[test]
+    fn placements_are_read_with_their_price() {
+        let results =
+            read("test result: ok. 1 passed; 0 failed\nplacement 0.27 `runtime.gopark+76`: `bl runtime.mcall`");
+        assert_eq!(results.placements, [("`runtime.gopark+76`: `bl runtime.mcall`".to_owned(), "0.27".to_owned())]);
     }
 
     #[test]

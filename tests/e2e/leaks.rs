@@ -3,7 +3,6 @@
 //! tests/programs/leaks leaks in one way at a time and says at which `go` statement; its twin does the same as it should be
 //! done. All of them run side by side, each observed by a gotracer of its own.
 
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};

@@ -21,6 +21,7 @@ pub mod discovery;
 pub mod evidence;
 mod export;
 pub mod flight_recorder;
+mod give_back;
 pub mod growth;
 pub mod http;
 pub mod kernel;

@@ -114,7 +114,9 @@ impl Programs {
 
     /// Takes the probes out of Go programs that nobody watched has run for `keep`, and forgets what was read of them: it takes
     /// megabytes and descriptors. Of what is no Go program nothing is kept but that.
-    pub fn tidy(&mut self, keep: Duration, kernel: &Kernel) {
+    /// Says whether there was something to forget.
+    pub fn tidy(&mut self, keep: Duration, kernel: &Kernel) -> bool {
+        let before = self.slots.len();
         self.slots.retain(|_, slot| {
             let unused = slot.users.get() == 0 && Rc::strong_count(slot) == 1;
             let is_go = matches!(slot.known(), Some(Known::Go(_)));
@@ -127,6 +129,7 @@ impl Programs {
             }
             false
         });
+        self.slots.len() < before
     }
 
     /// Executables with probes in them.

@@ -16,6 +16,7 @@ use super::circuit_breaker::Breaker;
 use super::config::Config;
 use super::container::PodNames;
 use super::discovery::FileKey;
+use super::give_back::give_back;
 use super::kernel::Kernel;
 use super::notice::Notice;
 use super::programs::{Known, Programs, Slot};
@@ -184,7 +185,9 @@ impl State {
         self.breaker.forget(|pid, start| watches.get(&pid).is_none_or(|watch| watch.process().start_ticks() != start));
         self.breaker.keep(&config.alarm);
         let keep = self.config.discovery.keep_probes.0;
-        self.programs.tidy(keep, &self.kernel);
+        if self.programs.tidy(keep, &self.kernel) {
+            give_back();
+        }
         true
     }
 
@@ -367,6 +370,7 @@ pub fn prove(shared: &Shared, now: Instant) {
         let watch = state.watches.get_mut(&pid).filter(|watch| watch.process().start_ticks() == start_ticks);
         let Some(watch) = watch else { return };
         watch.turn = None;
+        give_back();
         match &done.outcome {
             Ok(report) => log::info!("process {pid}: {:?} in {} passes", report.counts(), report.passes),
             Err(_) if watch.process().has_exited() => {}

@@ -74,12 +74,25 @@ pub fn measure(version: &str, plan: &Plan) -> Result<String> {
     let overhead = || -> Result<f64> { Ok(agent.metrics()?.sum("gotracer_agent_overhead_share", &[]) * 100.0) };
     // The level falls at the first sample that is too dear; then detaching takes a while.
     let first = poll(|| Ok(Some(overhead()?).filter(|share| *share > 0.0)))?;
-    let settled = poll(|| Ok(Some(overhead()?).filter(|share| *share <= 2.0)))?;
+    poll(|| Ok(Some(overhead()?).filter(|share| *share <= 2.0)))?;
+    // And it stays so: a sample a second, over the time in which more detail is tried again once.
+    let seconds = if plan.rounds > 2 { 90 } else { 20 };
+    let mut kept = Vec::new();
+    for _ in 0..seconds {
+        std::thread::sleep(Duration::from_secs(1));
+        kept.push(overhead()?);
+    }
+    let (mean, most) = (kept.iter().sum::<f64>() / kept.len() as f64, kept.iter().copied().fold(0.0, f64::max));
     let _ = writeln!(
         text,
-        "\n{BUSY} busy processes: {first:.1} % of the host at first, {settled:.2} % once the budget has worked."
+        "\n{BUSY} busy processes: {first:.1} % of the host at first; in the {seconds} s after the budget has worked {mean:.2} % on \
+         average, {most:.2} % at most."
     );
-    goals.push(Goal::at_most("% of the host, 20 busy processes, budget 2 %".into(), Spread::of([settled]), 2.0));
+    goals.push(Goal::at_most(
+        "% of the host, 20 busy processes, budget 2 %, on average".into(),
+        Spread::of([mean]),
+        2.0,
+    ));
     drop(busy);
     agent.stop()?;
     text += &format!("\n{}", report::goals(&goals));

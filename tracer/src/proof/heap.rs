@@ -172,7 +172,7 @@ pub(super) struct Attached {
 #[derive(Debug, Default)]
 pub(super) struct Heap {
     /// Arena number less `first_arena` -> the number of its table in `pages`, plus one; or a number in `singles`, plus one,
-    /// with the top bit set: an arena that is all one object's.
+    /// with the top bit set: an arena that is all one object's, or that of no object ([`NO_OBJECT`]).
     arenas: Vec<u32>,
     first_arena: u64,
     /// The tables, [`ARENA_PAGES`] each.
@@ -190,6 +190,8 @@ pub(super) struct Heap {
 }
 
 const WHOLE: u32 = 1 << 31;
+/// The number of the object of a span that has none.
+const NO_OBJECT: u32 = WHOLE - 2;
 
 impl Heap {
     /// Reads the span table.
@@ -251,10 +253,10 @@ impl Heap {
             Page::NOBODY => false,
             // Where there are no objects it matters only that there are none.
             Page::MANUAL => span.kind.info == PointerInfo::Manual,
-            Page::SINGLE => self
-                .singles
-                .get(page.low() as usize)
-                .is_some_and(|single| single.start == span.start && single.kind == span.kind),
+            Page::SINGLE => match self.singles.get(page.low() as usize) {
+                Some(single) => single.start == span.start && single.kind == span.kind,
+                None => span.kind.info == PointerInfo::Manual,
+            },
             _ => page.before() == 0 && self.class(page).is_some_and(|class| class.kind == span.kind),
         };
         if !known {
@@ -271,7 +273,7 @@ impl Heap {
             return Err(too_many());
         }
         let (number, low) = match kind {
-            Kind { info: PointerInfo::Manual, .. } => (Page::MANUAL, 0),
+            Kind { info: PointerInfo::Manual, .. } => (Page::MANUAL, NO_OBJECT),
             Kind { count: 1, .. } => {
                 let number = u32::try_from(self.singles.len()).ok().filter(|n| (*n as usize) < SINGLE_LIMIT);
                 let single = Single {
@@ -296,7 +298,7 @@ impl Heap {
             let arena = page >> (ARENA_SHIFT - PAGE_SHIFT);
             let upto = end.min((arena + 1) << (ARENA_SHIFT - PAGE_SHIFT));
             let pages = (upto - page) as usize;
-            if number == Page::SINGLE && pages == ARENA_PAGES {
+            if matches!(number, Page::SINGLE | Page::MANUAL) && pages == ARENA_PAGES {
                 if let Some(slot) = self.arenas.get_mut((arena - self.first_arena) as usize) {
                     *slot = (low + 1) | WHOLE;
                 }

@@ -145,10 +145,20 @@ impl Counts {
 
 /// Servers that the agent is tested beside, and what checks its alert rules and unit.
 fn real_servers() -> Result<()> {
-    let missing: Vec<&str> = [("prometheus", "prometheus"), ("systemd-analyze", "systemd"), ("openssl", "openssl")]
-        .into_iter()
-        .filter_map(|(program, package)| (!on_path(program)).then_some(package))
-        .collect();
+    let needed = [
+        ("prometheus", "prometheus"),
+        ("systemd-analyze", "systemd"),
+        ("openssl", "openssl"),
+        ("capsh", "libcap2-bin"),
+        ("setpriv", "util-linux"),
+    ];
+    let mut missing: Vec<&str> =
+        needed.into_iter().filter_map(|(program, package)| (!on_path(program)).then_some(package)).collect();
+    // A module, not a program: the tests of the manifests read YAML.
+    let yaml = Command::new("/usr/bin/python3").args(["-c", "import yaml"]).stderr(Stdio::null()).status();
+    if !yaml.is_ok_and(|status| status.success()) {
+        missing.push("python3-yaml");
+    }
     if missing.is_empty() {
         return Ok(());
     }

@@ -153,7 +153,7 @@ fn in_a_container() -> Result<()> {
 fn daemonset() -> Result<()> {
     let path = checkout("packaging/kubernetes/daemonset.yaml");
     let parse = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
-    let output = Command::new("python3").args(["-c", parse]).arg(&path).output();
+    let output = Command::new("/usr/bin/python3").args(["-c", parse]).arg(&path).output();
     let Some(output) = output.ok().filter(|output| output.status.success()) else {
         return Err(Skip("there is no python3 with yaml (Debian's package python3-yaml), or no checkout".into()).into());
     };

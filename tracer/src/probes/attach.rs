@@ -60,7 +60,7 @@ pub enum AttachError {
     #[error(transparent)]
     Kernel(#[from] Lack),
     /// No permission for bpf(2).
-    #[error("no permission to use eBPF: run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE")]
+    #[error("no permission to use eBPF: run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_SYS_ADMIN")]
     Permission,
     /// The process was gone before its probes were all attached.
     #[error("process {pid} exited while probes were being attached")]

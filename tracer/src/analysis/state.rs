@@ -69,8 +69,9 @@ impl Analysis {
         self.findings.clear();
         for site in &sample.sites {
             if !self.followed.contains_key(&site.key) {
-                // Not seen alive yet, or one too many.
-                if site.live == 0 || self.followed.len() >= SITES {
+                // Nobody has come from it yet, or one too many.
+                let is_empty = site.live == 0 && site.created.unwrap_or_default() == 0;
+                if is_empty || self.followed.len() >= SITES {
                     continue;
                 }
                 self.followed.insert(site.key.clone(), FollowedSite::new(seconds));

@@ -36,6 +36,8 @@ pub struct Period {
     pub hits: Hits,
     /// Parks and runs a second, where slices of the time were looked at.
     pub transitions: Option<f64>,
+    /// Slices that ended in it.
+    pub slices: u64,
     /// Goroutines created a second, where nothing is attached and snapshots tell.
     pub created: Option<f64>,
 }
@@ -73,6 +75,12 @@ impl Period {
             _ => None,
         };
         Rates { lives, transitions, cpus: (self.cpu_seconds / seconds).max(LEAST_CPUS) }
+    }
+
+    /// For how long one of the two probes of a slice was still hit after its end, where slices tell.
+    fn lingers_s(&self) -> Option<f64> {
+        let of_one = self.transitions.filter(|rate| *rate > 0.0)? / 2.0;
+        (self.slices > 0).then(|| self.hits.unwanted as f64 / self.slices as f64 / of_one)
     }
 }
 
@@ -121,6 +129,10 @@ impl Governor {
     pub fn step(&mut self, period: &Period) -> Option<(Level, Why)> {
         let cost = self.cost(period);
         let rates = self.learn(period);
+        if let Some(lingers_s) = period.lingers_s() {
+            // At once when they stay longer than was thought, bit by bit when shorter: the next time is as uncertain.
+            self.costs.lingers_s = lingers_s.max((self.costs.lingers_s * 3.0 + lingers_s) / 4.0);
+        }
         self.since_rise = self.since_rise.saturating_add(1);
         if cost > self.budget.share() {
             if self.since_rise <= PROVEN {

@@ -26,7 +26,7 @@ pub struct HitCosts {
     pub running: HitCost,
     /// A goroutine ends.
     pub exited: HitCost,
-    /// Seconds for which one of the two probes of a slice is still hit after its end.
+    /// Seconds for which one of the two probes of a slice is still hit after its end: as expected, until slices tell.
     pub lingers_s: f64,
 }
 

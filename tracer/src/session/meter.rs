@@ -24,7 +24,7 @@ use crate::units::{Goid, MonotonicNs};
 const PERIOD: Duration = Duration::from_secs(1);
 /// Within a period, how often to look whether its budget is spent already.
 const GLANCE: Duration = Duration::from_millis(100);
-/// For so long the second of two probes is still hit after a slice: the kernel takes them away one after the other.
+/// For so long the second of two probes is expected to be hit after a slice: the kernel takes them away one after the other.
 const LINGERS_S: f64 = 0.1;
 
 /// Of this machine; it does not change while we run.
@@ -171,6 +171,7 @@ impl Meter {
             cpu_seconds: mark.cpu.saturating_sub(begun.cpu).as_secs_f64(),
             hits: mark.hits.since(begun.hits),
             transitions: dial.transitions_in_slice(),
+            slices: mark.slices - begun.slices,
             created: self.created,
         };
         let length = match level {
@@ -185,8 +186,12 @@ impl Meter {
             }
             return Ok(());
         }
+        if matches!(level, Level::SlicedStates { .. }) && dial.is_detaching() {
+            // What lingers belongs to the slice that it comes from, and no change of level would spare it.
+            return Ok(());
+        }
         let is_over = period.seconds >= length.as_secs_f64()
-            && (mark.slices > begun.slices || !matches!(level, Level::SlicedStates { .. }));
+            && (period.slices > 0 || !matches!(level, Level::SlicedStates { .. }));
         let is_spent = self.governor.as_ref().is_some_and(|governor| governor.is_spent(&period, length.as_secs_f64()));
         if !is_over && !is_spent {
             return Ok(());

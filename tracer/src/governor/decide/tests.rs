@@ -21,6 +21,8 @@ const BUSY: Load = Load { lives: 50_000.0, transitions: 800_000.0, cpus: 2.0 };
 struct Simulation {
     governor: Governor,
     budget: f64,
+    /// Seconds for which probes are really hit after a slice.
+    lingers_s: f64,
     /// Periods over the budget in a row, now and at most.
     over: u32,
     longest_over: u32,
@@ -34,6 +36,7 @@ impl Simulation {
         Self {
             governor: Governor::new(budget, COSTS, Level::Events),
             budget: percent / 100.0,
+            lingers_s: COSTS.lingers_s,
             over: 0,
             longest_over: 0,
             changes: Vec::new(),
@@ -47,7 +50,7 @@ impl Simulation {
         let (seconds, share, unwanted) = match level {
             Level::SlicedStates { permille } => {
                 let round = round_seconds(permille);
-                (round, slice_seconds(permille) / round, load.transitions / 2.0 * COSTS.lingers_s)
+                (round, slice_seconds(permille) / round, load.transitions / 2.0 * self.lingers_s)
             }
             Level::Events | Level::States => (1.0, 1.0, 0.0),
             _ => (1.0, 0.0, 0.0),
@@ -68,6 +71,7 @@ impl Simulation {
             cpu_seconds: load.cpus * seconds + ns / 1e9,
             hits,
             transitions: (share > 0.0).then_some(load.transitions),
+            slices: u64::from(unwanted > 0.0),
             created: (attached == 0.0).then_some(load.lives / 2.0),
         };
         self.over = if self.governor.cost(&period) > self.budget { self.over + 1 } else { 0 };
@@ -110,6 +114,19 @@ fn a_step_up_is_answered_within_two_periods_whatever_its_height() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn probes_that_linger_longer_than_expected_are_known_after_one_slice() {
+    for lingers_s in [0.01, 0.1, 0.3, 0.6] {
+        let mut simulation = Simulation::new(2.0);
+        simulation.lingers_s = lingers_s;
+        simulation.periods(60, |_| QUIET);
+        simulation.periods(200, |_| Load { lives: 40.0, transitions: 400_000.0, cpus: 1.05 });
+        assert!(simulation.longest_over <= 2, "{lingers_s} s: {:?}", simulation.changes);
+        let slices = matches!(simulation.governor.level(), Level::SlicedStates { .. });
+        assert!(slices, "{lingers_s} s: {:?}", simulation.changes);
     }
 }
 

@@ -15,7 +15,7 @@
 //! - [`recording`] is what a session saw, in a file, and read from there again;
 //! - [`agent`] does that for every Go process of a host, with one set of kernel programs, for as long as it runs;
 //! - [`cli`] stands at the end: the only place that prints, reads flags, or decides an exit code;
-//! - [`units`] lies under all: the newtypes for addresses, ids and times.
+//! - [`units`] lies under all: the newtypes for addresses, ids and times; and `thread_time`, the clock of our own threads.
 
 pub mod agent;
 pub mod analysis;
@@ -33,6 +33,7 @@ pub mod proving;
 pub mod recording;
 pub mod session;
 pub mod snapshot;
+mod thread_time;
 pub mod tracee;
 pub mod units;
 pub mod watch;

@@ -336,12 +336,12 @@ pub fn prove(shared: &Shared, now: Instant) {
         proven: &watch.proven,
         findings: watch.findings().len(),
         heap_bytes: watch.heap_bytes(),
-        ran: verdicts::ran(watch.process()),
+        ran: watch.process().cpu_time().ok(),
     });
     let Some(pid) = state.turns.next(&config.proof, candidates, now) else { return };
     let Some(watch) = state.watches.get_mut(&pid) else { return };
     let (findings, ran, start_ticks) =
-        (watch.findings().len(), verdicts::ran(watch.process()), watch.process().start_ticks());
+        (watch.findings().len(), watch.process().cpu_time().ok(), watch.process().start_ticks());
     let done = match verdicts::begin(Arc::clone(&watch.tracee), &config.proof) {
         Ok((turn, done)) => {
             watch.turn = Some(turn);

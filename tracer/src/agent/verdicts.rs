@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::config::Proof;
 use crate::output::proof::Report;
-use crate::process::Process;
 use crate::proving::{self, Plan};
+use crate::thread_time::cpu_of_this_thread;
 use crate::tracee::Tracee;
 use crate::units::Pid;
 
@@ -186,25 +186,12 @@ pub fn begin(tracee: Arc<Tracee>, config: &Proof) -> std::io::Result<(Turn, toki
     Ok((turn, receive))
 }
 
-/// The process's processor time, to be compared with that of another moment.
-#[must_use]
-pub fn ran(process: &Process) -> Option<Duration> {
-    process.cpu_time().ok()
-}
-
 /// From here on the calling thread takes what others leave.
 fn give_way() {
     // SAFETY: no memory of ours. On Linux 0 is the calling thread.
     if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) } != 0 {
         log::info!("passes have the priority of everything else: {}", std::io::Error::last_os_error());
     }
-}
-
-fn cpu_of_this_thread() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a timespec to write to. The clock exists, so this cannot fail.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 #[cfg(test)]

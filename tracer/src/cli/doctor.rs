@@ -185,8 +185,9 @@ fn machine() -> Vec<Check> {
 
 /// Whether we hold what bpf(2), perf_event_open(2) and the tracee's /proc files ask for.
 fn capabilities() -> Check {
-    const NEEDED: [(&str, u32); 3] = [("CAP_SYS_PTRACE", 19), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
     const SYS_ADMIN: u32 = 21;
+    const NEEDED: [(&str, u32); 4] =
+        [("CAP_SYS_PTRACE", 19), ("CAP_SYS_ADMIN", SYS_ADMIN), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status
         .lines()

@@ -62,7 +62,7 @@ pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// How often to look when no watermark wakes us: what a person sees as at once, and what costs nothing.
+/// How often to look when no filling buffer wakes us: what a person sees as at once, and what costs nothing.
 pub(super) const INTERVAL: Duration = Duration::from_millis(20);
 
 /// A trace that is shorter than it takes to read the older goroutines goes on until they are read, but no longer than this.

@@ -65,7 +65,7 @@ pub(super) struct RecordArguments {
     cost: CostArguments,
 }
 
-/// How often to look when no watermark wakes us.
+/// How often to look when no filling buffer wakes us.
 const INTERVAL: Duration = Duration::from_millis(20);
 /// How often all goroutines are read, with their stacks.
 const READINGS: Duration = Duration::from_secs(5);

@@ -128,7 +128,7 @@ fn interval(text: &str) -> Result<Duration, String> {
     Ok(interval)
 }
 
-/// How often to look for events when no watermark wakes us.
+/// How often to look for events when no filling buffer wakes us.
 const POLL: Duration = Duration::from_millis(50);
 /// The picture of before the goroutines that are there were read is of no use; if they cannot be read it has to do.
 const FOR_SEEDING: Duration = Duration::from_secs(3);

@@ -35,7 +35,9 @@ pub enum ProcessError {
         pid: Pid,
     },
     /// We may not.
-    #[error("no permission to read {path}: run as root, or with CAP_SYS_PTRACE, CAP_BPF and CAP_PERFMON")]
+    #[error(
+        "no permission to read {path}: run as root, or with CAP_SYS_PTRACE, and for probes CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN"
+    )]
     Permission {
         /// What was read.
         path: String,

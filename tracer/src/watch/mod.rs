@@ -34,6 +34,7 @@ use crate::goroutines::GoroutineTable;
 use crate::process::memory::LiveMemory;
 use crate::process::{Process, ProcessError};
 use crate::snapshot::{self, RuntimeStats, Snapshot, SnapshotError, Source};
+use crate::thread_time::cpu_of_this_thread;
 use crate::tracee::{LoadBias, Program, Tracee};
 use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
 
@@ -265,17 +266,6 @@ impl Reader {
             cpu: cpu_of_this_thread().saturating_sub(cpu),
         })
     }
-}
-
-/// Processor time that the calling thread has used.
-fn cpu_of_this_thread() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes one timespec, which is ours.
-    let done = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    if done != 0 {
-        return Duration::ZERO;
-    }
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// The sample of one snapshot, of `time`; of a core file too. The kernel's figures of memory are not in it.

@@ -38,8 +38,9 @@ use crate::thread_time::cpu_of_this_thread;
 use crate::tracee::{LoadBias, Program, Tracee};
 use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
 
-/// The reading thread takes at most this part of a processor's time.
-const SHARE: u32 = 20;
+/// The reading thread takes at most this part of a processor's time: in the first minute, and later.
+const SHARE_AT_FIRST: u32 = 20;
+const SHARE: u32 = 50;
 /// Parents remembered, where the runtime does not know them.
 const PARENTS: usize = 1 << 20;
 
@@ -197,19 +198,21 @@ impl Watch {
             }
         };
         let took = look.as_ref().map_or(Duration::ZERO, |look| look.cpu);
-        let rest = self.interval.unwrap_or_else(|| self.rest().max(took * SHARE));
+        let rest = self.interval.unwrap_or_else(|| self.rest(took));
         self.state = Watching::Rest(Instant::now() + rest, reader);
         look
     }
 
-    /// The time between two looks if they are quick.
-    fn rest(&self) -> Duration {
-        match self.began.elapsed().as_secs() {
-            0..20 => Duration::from_millis(500),
-            20..60 => Duration::from_secs(1),
-            60..300 => Duration::from_secs(2),
-            _ => Duration::from_secs(5),
-        }
+    /// The time to the next look, where one takes so much of a processor: of looks that are quick there are many at first; who
+    /// watches for longer than a minute has seen most, and is to cost little.
+    fn rest(&self, took: Duration) -> Duration {
+        let (least, share) = match self.began.elapsed().as_secs() {
+            0..20 => (Duration::from_millis(500), SHARE_AT_FIRST),
+            20..60 => (Duration::from_secs(1), SHARE_AT_FIRST),
+            60..300 => (Duration::from_secs(2), SHARE),
+            _ => (Duration::from_secs(5), SHARE),
+        };
+        least.max(took * share)
     }
 
     /// Adds the births and deaths that `table` counted to a look's sample.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::executables::Folder;
 use crate::record::newest;
-use crate::record::recording::{Recorder, convert, text};
+use crate::record::recording::{convert, recorded_whole, text};
 use crate::trial;
 
 /// Of so many requests one leaves its goroutine behind.
@@ -51,12 +51,7 @@ fn json_of(args: &[&str], code: i32) -> Result<Value> {
 /// Records all requests of a program, into a .gtr file.
 fn recorded(folder: &Folder, name: &str, requests: u64, more: &[&str]) -> Result<(PathBuf, Tally)> {
     let file = folder.path(name);
-    let mut program = program(requests, more)?;
-    let recorder = Recorder::start(program.pid(), &file, &[])?;
-    program.send("go")?;
-    let tally = program.tally()?;
-    recorder.stop()?.well()?;
-    program.quit_in_peace()?;
+    let tally = recorded_whole(program(requests, more)?, &file)?;
     Ok((file, tally))
 }
 

@@ -15,7 +15,8 @@
 //! - [`recording`] is what a session saw, in a file, and read from there again;
 //! - [`agent`] does that for every Go process of a host, with one set of kernel programs, for as long as it runs;
 //! - [`cli`] stands at the end: the only place that prints, reads flags, or decides an exit code;
-//! - [`units`] lies under all: the newtypes for addresses, ids and times; and `thread_time`, the clock of our own threads.
+//! - [`units`] lies under all: the newtypes for addresses, ids and times; and `kernel`, memory shared with it and perf
+//!   events; and `thread_time`, the clock of our own threads.
 
 pub mod agent;
 pub mod analysis;
@@ -25,6 +26,7 @@ pub mod events;
 pub mod go_runtime;
 pub mod goroutines;
 pub mod governor;
+mod kernel;
 pub mod output;
 pub mod probes;
 pub mod process;

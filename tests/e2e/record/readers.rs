@@ -11,7 +11,7 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use super::newest;
-use super::recording::{self, Recorder, convert, number, report, text};
+use super::recording::{self, Recorder, convert, number, recorded_whole, report, text};
 use crate::executables::Folder;
 use crate::trial;
 
@@ -38,12 +38,8 @@ fn read(events: &Path, goroutines: &Path, trace: &Path) -> Result<Value> {
 fn recorded(folder: &Folder, name: &str, program_args: &[&str]) -> Result<(PathBuf, Tally)> {
     require_root_and_bpf()?;
     let file = folder.path("recording.gtr");
-    let mut program = Program::start(&Program::find(newest()?, "plain", name)?, program_args)?;
-    let recorder = Recorder::start(program.pid(), &file, &[])?;
-    program.send("go")?;
-    let tally = program.tally()?;
-    recorder.stop()?.well()?;
-    program.quit_in_peace()?;
+    let program = Program::start(&Program::find(newest()?, "plain", name)?, program_args)?;
+    let tally = recorded_whole(program, &file)?;
     Ok((file, tally))
 }
 

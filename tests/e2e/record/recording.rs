@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use gotracer_tests::Trace;
 use gotracer_tests::child::Running;
 use gotracer_tests::environment::gotracer;
+use gotracer_tests::{Program, Tally, Trace};
 use serde_json::Value;
 
 /// A gotracer that records. Killed when dropped.
@@ -52,6 +52,16 @@ impl Ended {
         ensure!(self.code == Some(0), "gotracer ended with {:?}:\n{}", self.code, self.said.join("\n"));
         Ok(self)
     }
+}
+
+/// Records all that a program does once it is told to go; gives its tally.
+pub(crate) fn recorded_whole(mut program: Program, file: &Path) -> Result<Tally> {
+    let recorder = Recorder::start(program.pid(), file, &[])?;
+    program.send("go")?;
+    let tally = program.tally()?;
+    recorder.stop()?.well()?;
+    program.quit_in_peace()?;
+    Ok(tally)
 }
 
 /// Runs a gotracer command to its end.

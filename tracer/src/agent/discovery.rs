@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::container::Container;
 use super::rules::Traits;
+use crate::kernel::ticks_per_second;
 use crate::process::Process;
 use crate::units::Pid;
 
@@ -96,14 +97,7 @@ fn age(start_ticks: u64) -> Duration {
     // SAFETY: a timespec to write to. The clock exists, so this cannot fail.
     unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
     let now = Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32);
-    now.saturating_sub(Duration::from_secs_f64(start_ticks as f64 / ticks_per_second()))
-}
-
-/// `CLK_TCK`.
-#[must_use]
-pub fn ticks_per_second() -> f64 {
-    // SAFETY: no pointers.
-    unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as f64
+    now.saturating_sub(Duration::from_secs_f64(start_ticks as f64 / ticks_per_second() as f64))
 }
 
 /// All processes there are.

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::budget::Level;
 use super::config::{Figure, Metrics};
 use super::container::{Container, PodNames};
-use super::discovery::{FileKey, ticks_per_second};
+use super::discovery::FileKey;
 use super::flight_recorder::FlightRecorder;
 use super::growth::Growth;
 use super::notice::Notice;
@@ -26,6 +26,7 @@ use crate::analysis::{Analysis, Finding, Thresholds};
 use crate::events::Event;
 use crate::go_runtime::Owner;
 use crate::goroutines::{GoroutineTable, Limits, Log2Histogram, SiteId, State};
+use crate::kernel::{page_bytes, ticks_per_second};
 use crate::output::Names;
 use crate::output::metrics::{
     BLOCK_BOUNDS_LOG2_NS, BlockMetrics, Forecast, Identity, KernelMetrics, ProcessMetrics, ProofMetrics, SiteMetrics,
@@ -708,9 +709,7 @@ pub(super) fn read_kernel(pid: Pid) -> Option<KernelMetrics> {
     // The first of these is field 3 of proc(5).
     let fields: Vec<u64> = text.split_ascii_whitespace().map(|field| field.parse().unwrap_or_default()).collect();
     let field = |number: usize| fields.get(number - 3).copied();
-    let ticks = ticks_per_second();
-    // SAFETY: no pointers.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
+    let (ticks, page) = (ticks_per_second() as f64, page_bytes() as u64);
     Some(KernelMetrics {
         cpu_seconds: (field(14)? + field(15)?) as f64 / ticks,
         threads: field(20)?,

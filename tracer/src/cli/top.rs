@@ -22,6 +22,7 @@ use super::live::{CostArguments, runtime};
 use super::{Failure, logger, parse_duration, sink};
 use crate::analysis::{Analysis, Thresholds};
 use crate::events::{Event, now};
+use crate::kernel::ticks_per_second;
 use crate::output::tui::{
     Action, Column, Diagnosis, Effect, Facts, GroupBy, Look as Appearance, Price, Reading, State, action, draw, json,
     text,
@@ -360,10 +361,7 @@ fn facts(session: &Session) -> Facts {
 
 /// The kernel counts from the machine's start, in ticks; a machine that slept has slept for both.
 fn started(ticks: u64) -> MonotonicNs {
-    // SAFETY: no pointers.
-    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-    let per_second = u64::try_from(per_second).unwrap_or(100).max(1);
-    MonotonicNs(ticks.saturating_mul(1_000_000_000 / per_second))
+    MonotonicNs(ticks.saturating_mul(1_000_000_000 / ticks_per_second() as u64))
 }
 
 /// Whether the locale says that the terminal knows more than ASCII.

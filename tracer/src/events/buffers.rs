@@ -20,7 +20,7 @@ pub(super) enum Buffers {
     /// In rings that the kernel programs write to.
     Rings {
         rings: Rings,
-        /// Is rung when a ring has filled to a quarter.
+        /// Is rung when so many events wait in a ring that an eighth to a quarter of it is full.
         bell: AsyncFd<RingBuf<MapData>>,
         /// Kept for programs that are loaded later, which refer to them.
         _maps: [MapData; 2],
@@ -62,7 +62,7 @@ impl Buffers {
         }
     }
 
-    /// Until one CPU's buffer has filled to a quarter.
+    /// Until one CPU's buffer has filled to a quarter at most.
     pub(super) async fn filling(&mut self) -> io::Result<()> {
         match self {
             Self::Rings { bell, .. } => {

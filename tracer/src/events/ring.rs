@@ -7,17 +7,18 @@
 
 use std::io;
 use std::mem::offset_of;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::ptr::NonNull;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use gotracer_ebpf::{RingHead, Slot};
 
+use crate::kernel::mapping::Mapping;
+
 /// The rings of all CPUs that were online when they were made.
 #[derive(Debug)]
 pub(super) struct Rings {
-    heads: Mapping<RingHead>,
-    slots: Mapping<Slot>,
+    heads: Heads,
+    slots: Slots,
     rings: Vec<Ring>,
     /// A power of two.
     slots_each: u64,
@@ -44,8 +45,8 @@ impl Rings {
     /// If the maps cannot be mapped, or are too small for so many.
     pub(super) fn open(heads: BorrowedFd<'_>, slots: BorrowedFd<'_>, sizes: Sizes, cpus: &[u32]) -> io::Result<Self> {
         let Sizes { possible_cpus, slots_each } = sizes;
-        let heads = Mapping::<RingHead>::new(heads, possible_cpus as usize)?;
-        let slots = Mapping::<Slot>::new(slots, cpus.len() * slots_each as usize)?;
+        let heads = Heads(Mapping::new(heads, possible_cpus as usize * size_of::<RingHead>())?);
+        let slots = Slots(Mapping::new(slots, cpus.len() * slots_each as usize * size_of::<Slot>())?);
         let mut rings = Vec::with_capacity(cpus.len());
         for (&cpu, index) in cpus.iter().zip(0_u64..) {
             let first = index * slots_each;
@@ -108,95 +109,51 @@ pub(super) struct Sizes {
     pub(super) slots_each: u64,
 }
 
-/// An array map of `T`, in our memory.
+/// The array of heads, one for each possible CPU.
 #[derive(Debug)]
-struct Mapping<T> {
-    base: NonNull<T>,
-    elements: usize,
-}
+struct Heads(Mapping);
 
-// SAFETY: the mapping is ours alone on this side; nothing in it is tied to a thread.
-unsafe impl<T> Send for Mapping<T> {}
-
-impl<T> Mapping<T> {
-    fn new(map: BorrowedFd<'_>, elements: usize) -> io::Result<Self> {
-        // SAFETY: a new mapping at an address of the kernel's choice; the kernel refuses one that is larger than the map.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                elements * size_of::<T>(),
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                map.as_raw_fd(),
-                0,
-            )
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let base = NonNull::new(base.cast()).ok_or_else(io::Error::last_os_error)?;
-        Ok(Self { base, elements })
-    }
-
-    fn at(&self, index: usize) -> Option<NonNull<T>> {
-        // SAFETY: within the mapping.
-        (index < self.elements).then(|| unsafe { self.base.add(index) })
-    }
-
-    /// The word at an offset of an element.
-    fn word(&self, index: usize, offset: usize) -> io::Result<&AtomicU64> {
-        assert!(offset.is_multiple_of(8) && offset + 8 <= size_of::<T>());
-        let at = self.at(index).ok_or_else(|| io::Error::other("a CPU has a number that is not possible"))?;
-        // SAFETY: an aligned word of the mapping, which both sides use by atomics alone.
-        Ok(unsafe { at.cast::<u8>().add(offset).cast::<AtomicU64>().as_ref() })
+impl Heads {
+    /// The word at an offset of a CPU's head.
+    fn word(&self, cpu: usize, offset: usize) -> io::Result<&AtomicU64> {
+        let word = self.0.word(cpu * size_of::<RingHead>() + offset);
+        word.ok_or_else(|| io::Error::other("a CPU has a number that is not possible"))
     }
 }
 
-impl Mapping<Slot> {
+/// The array of slots, of all rings.
+#[derive(Debug)]
+struct Slots(Mapping);
+
+impl Slots {
     /// The event with this number, if it has been written to this slot.
     fn written(&self, slot: usize, number: u64) -> Option<&[u8]> {
-        let sequence = self.word(slot, offset_of!(Slot, sequence)).ok()?.load(Ordering::Acquire);
+        const EVENT: usize = offset_of!(Slot, event);
+        let at = slot.checked_mul(size_of::<Slot>())?;
+        let sequence = self.0.word(at + offset_of!(Slot, sequence))?.load(Ordering::Acquire);
         if sequence != number.wrapping_add(1) {
             return None;
         }
-        let event = self.at(slot)?;
-        // SAFETY: within the slot; its writer is done, and the next one waits until `consumed` says that it is free.
-        Some(unsafe {
-            let bytes = event.cast::<u8>().add(offset_of!(Slot, event));
-            std::slice::from_raw_parts(bytes.as_ptr(), size_of::<Slot>() - offset_of!(Slot, event))
-        })
-    }
-}
-
-impl<T> Drop for Mapping<T> {
-    fn drop(&mut self) {
-        // SAFETY: our own mapping, of this size, to which no reference is left.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.elements * size_of::<T>()) };
+        // SAFETY: its writer is done, and the next one waits until `consumed` says that the slot is free.
+        unsafe { self.0.bytes(at + EVENT, size_of::<Slot>() - EVENT) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+    use std::os::fd::{AsFd, OwnedFd};
 
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kernel::mapping::memory;
 
     const SLOTS: u64 = 8;
 
     /// The kernel's side, on memory that is not a map.
     struct Writer {
-        heads: Mapping<RingHead>,
-        slots: Mapping<Slot>,
-    }
-
-    fn memory(bytes: usize) -> OwnedFd {
-        // SAFETY: a name that lives; the descriptor is new, and nobody else knows it.
-        let file = unsafe { OwnedFd::from_raw_fd(libc::memfd_create(c"ring".as_ptr(), 0)) };
-        // SAFETY: no pointers.
-        assert_eq!(unsafe { libc::ftruncate(file.as_raw_fd(), bytes as libc::off_t) }, 0);
-        file
+        heads: Heads,
+        slots: Slots,
     }
 
     /// Rings of CPUs 0 and 2; CPU 1 is possible and has none.
@@ -204,8 +161,9 @@ mod tests {
         let (heads, slots) = (memory(3 * size_of::<RingHead>()), memory(2 * SLOTS as usize * size_of::<Slot>()));
         let sizes = Sizes { possible_cpus: 3, slots_each: SLOTS };
         let rings = Rings::open(heads.as_fd(), slots.as_fd(), sizes, &[0, 2]).expect("rings");
-        let heads = Mapping::new(heads.as_fd(), 3).expect("heads");
-        (rings, Writer { heads, slots: Mapping::new(slots.as_fd(), 2 * SLOTS as usize).expect("slots") })
+        let map = |file: &OwnedFd, bytes| Mapping::new(file.as_fd(), bytes).expect("a mapping");
+        let heads = Heads(map(&heads, 3 * size_of::<RingHead>()));
+        (rings, Writer { heads, slots: Slots(map(&slots, 2 * SLOTS as usize * size_of::<Slot>())) })
     }
 
     impl Writer {
@@ -228,8 +186,9 @@ mod tests {
         fn write(&self, cpu: usize, number: u64, event: u64) {
             let first = self.head(cpu, offset_of!(RingHead, first)).load(Ordering::Relaxed);
             let slot = (first + number % SLOTS) as usize;
-            self.slots.word(slot, offset_of!(Slot, event)).expect("a word").store(event, Ordering::Relaxed);
-            self.slots.word(slot, offset_of!(Slot, sequence)).expect("a word").store(number + 1, Ordering::Release);
+            let word = |offset| self.slots.0.word(slot * size_of::<Slot>() + offset).expect("a word");
+            word(offset_of!(Slot, event)).store(event, Ordering::Relaxed);
+            word(offset_of!(Slot, sequence)).store(number + 1, Ordering::Release);
         }
     }
 

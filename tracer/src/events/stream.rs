@@ -2,8 +2,8 @@
 //!
 //! In: the maps of the loaded kernel programs. Out, drain by drain: events in time order with the losses among them.
 //!
-//! The reader sleeps until a buffer has filled to a quarter or a short timer has run out, notes the time, drains all
-//! CPUs, and releases what happened up to the drain before (see [`order`](super::order)).
+//! The reader sleeps until a buffer has filled to a quarter at most or a short timer has run out, notes the time, drains
+//! all CPUs, and releases what happened up to the drain before (see [`order`](super::order)).
 
 use std::io;
 use std::time::Duration;
@@ -81,8 +81,8 @@ impl EventStream {
         Ok(stream)
     }
 
-    /// Waits for a buffer to fill to a quarter, or for `interval` at most, then appends to `events` what has happened up to the
-    /// drain before this one.
+    /// Waits for a buffer to fill to a quarter at most, or for `interval` at most, then appends to `events` what has
+    /// happened up to the drain before this one.
     ///
     /// # Errors
     ///

@@ -1,8 +1,7 @@
 //! The few system calls that the eBPF library does not offer: by these a feature is tried.
 //!
-//! Layouts after <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/bpf.h> (`union bpf_attr`) and
-//! <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/perf_event.h>; each struct here is the head of one
-//! case, as far as it is used. The kernel takes what is behind the given size as zero.
+//! Layouts after <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/bpf.h> (`union bpf_attr`); each struct
+//! here is the head of one case, as far as it is used. The kernel takes what is behind the given size as zero.
 
 use std::ffi::CStr;
 use std::io;
@@ -201,66 +200,8 @@ pub(super) fn link_uprobe_multi(program: &OwnedFd, path: &CStr, offset: u64, pid
     bpf(Command::LinkCreate, &mut attr).map(descriptor)
 }
 
-/// The head of `struct perf_event_attr`, `PERF_ATTR_SIZE_VER1`: all that is set here.
-#[repr(C)]
-pub(super) struct PerfEventAttr {
-    kind: u32,
-    size: u32,
-    config: u64,
-    sample_period: u64,
-    sample_type: u64,
-    read_format: u64,
-    flags: u64,
-    wakeup_watermark: u32,
-    breakpoint_type: u32,
-    config1: u64,
-    config2: u64,
-}
-
-impl PerfEventAttr {
-    const fn new(kind: u32, config: u64) -> Self {
-        Self {
-            kind,
-            size: size_of::<PerfEventAttr>() as u32,
-            config,
-            sample_period: 0,
-            sample_type: 0,
-            read_format: 0,
-            flags: 0,
-            wakeup_watermark: 0,
-            breakpoint_type: 0,
-            config1: 0,
-            config2: 0,
-        }
-    }
-
-    /// What programs write to by `bpf_perf_event_output`; its reader is woken when a page waits.
-    pub(super) const fn bpf_output() -> Self {
-        const SOFTWARE: u32 = 1;
-        const BPF_OUTPUT: u64 = 10;
-        const SAMPLE_RAW: u64 = 1 << 10;
-        const WATERMARK: u64 = 1 << 14;
-        let event = Self::new(SOFTWARE, BPF_OUTPUT);
-        Self { sample_period: 1, sample_type: SAMPLE_RAW, flags: WATERMARK, wakeup_watermark: 4096, ..event }
-    }
-
-    /// A uprobe: `kind` is what [`uprobe_kind`] says. It counts, unless it is given a program. `path` must live until
-    /// the event is open.
-    pub(super) fn uprobe(kind: u32, path: &CStr, offset: u64) -> Self {
-        Self { config1: path.as_ptr() as u64, config2: offset, ..Self::new(kind, 0) }
-    }
-}
-
 /// The number of the kernel's perf device for uprobes.
 pub(super) fn uprobe_kind() -> io::Result<u32> {
     let text = std::fs::read_to_string("/sys/bus/event_source/devices/uprobe/type")?;
     text.trim().parse().map_err(io::Error::other)
-}
-
-/// perf_event_open(2) for a process (0: ourselves; -1: all) on a CPU (-1: any).
-pub(super) fn perf_event_open(attr: &PerfEventAttr, pid: libc::pid_t, cpu: libc::c_int) -> io::Result<OwnedFd> {
-    const FLAG_FD_CLOEXEC: u64 = 1 << 3;
-    // SAFETY: `attr` says its own size; a path in it lives, as its maker asks.
-    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const *attr, pid, cpu, -1, FLAG_FD_CLOEXEC) };
-    if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(descriptor(fd)) }
 }

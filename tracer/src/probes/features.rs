@@ -15,6 +15,7 @@ use aya::sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supp
 use serde::Serialize;
 
 use super::bpf;
+use crate::kernel::perf_event::{self, Attributes};
 
 /// Something that a kernel has or has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -139,7 +140,7 @@ impl Feature {
         let helper = |helper| Found::of(is_helper_supported(ProgramType::KProbe, helper));
         match self {
             Feature::PerfBuffer => map(MapType::PerfEventArray)
-                .and(|| Found::of(bpf::perf_event_open(&bpf::PerfEventAttr::bpf_output(), 0, -1).map(|_| true))),
+                .and(|| Found::of(perf_event::open(&Attributes::bpf_output(4096), 0, -1).map(|_| true))),
             Feature::RingBuffer => map(MapType::RingBuf),
             Feature::MappedRings => Found::of(takes_compare_exchange()),
             Feature::RawTracepoint => Found::of(is_program_supported(ProgramType::RawTracePoint)),

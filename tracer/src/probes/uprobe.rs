@@ -7,11 +7,12 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::bpf::{self, PerfEventAttr};
+use super::bpf;
+use crate::kernel::perf_event::{self, Attributes};
 use crate::units::{FileOffset, Pid};
 
 /// A breakpoint with a kernel program on it. Dropping it takes it away: the breakpoint at once, unless another uprobe
@@ -33,23 +34,15 @@ pub(super) enum Scope {
 impl Uprobe {
     /// Puts `program` on the instruction at `offset` of the file `exe`.
     pub(super) fn attach(program: BorrowedFd<'_>, exe: &Path, offset: FileOffset, scope: Scope) -> io::Result<Self> {
-        const PERF_EVENT_IOC_ENABLE: libc::Ioctl = 0x2400;
-        const PERF_EVENT_IOC_SET_BPF: libc::Ioctl = 0x4004_2408;
         let path = CString::new(exe.as_os_str().as_bytes())?;
-        let attr = PerfEventAttr::uprobe(bpf::uprobe_kind()?, &path, offset.0);
+        let attr = Attributes::uprobe(bpf::uprobe_kind()?, &path, offset.0);
         // A perf event wants a process or a CPU; a uprobe that is every process's fires on all CPUs, whichever is named.
         let event = match scope {
-            Scope::Process(pid) => {
-                bpf::perf_event_open(&attr, libc::pid_t::try_from(pid.0).map_err(io::Error::other)?, -1)
-            }
-            Scope::EveryProcess => bpf::perf_event_open(&attr, -1, 0),
+            Scope::Process(pid) => perf_event::open(&attr, libc::pid_t::try_from(pid.0).map_err(io::Error::other)?, -1),
+            Scope::EveryProcess => perf_event::open(&attr, -1, 0),
         }?;
-        for (request, argument) in [(PERF_EVENT_IOC_SET_BPF, program.as_raw_fd()), (PERF_EVENT_IOC_ENABLE, 0)] {
-            // SAFETY: both requests take a number.
-            if unsafe { libc::ioctl(event.as_raw_fd(), request, argument) } < 0 {
-                return Err(io::Error::last_os_error());
-            }
-        }
+        perf_event::run(event.as_fd(), program)?;
+        perf_event::enable(event.as_fd())?;
         Ok(Self { _event: event })
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::memory::MemoryRange;
+use crate::kernel::page_bytes;
 use crate::units::RemoteAddr;
 
 /// Entries read at a time.
@@ -15,8 +16,7 @@ const PRESENT_OR_SWAPPED: u64 = 0b11 << 62;
 
 /// Adds to `found` the parts of `range` that have pages.
 pub(super) fn touched(pagemap: &File, range: MemoryRange, found: &mut Vec<MemoryRange>) -> io::Result<()> {
-    // SAFETY: no pointers.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
+    let page = page_bytes() as u64;
     let (mut at, end) = (range.start.0 / page * page, range.start.0.saturating_add(range.len as u64));
     let mut buffer = vec![0; ENTRIES * 8];
     while at < end {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::kernel::perf_event::{self, Attributes};
 use crate::probes::{bpf, own_code};
 use crate::units::RemoteAddr;
 
@@ -136,7 +137,7 @@ fn ns_of_a_hit(subject: &Subject, kind: u32) -> io::Result<f64> {
     const EXE: &CStr = c"/proc/self/exe";
     let offset = own_code::file_offset(RemoteAddr(subject.call as usize as u64 + subject.probe_at))?;
     let bare = best_ns(subject);
-    let event = bpf::perf_event_open(&bpf::PerfEventAttr::uprobe(kind, EXE, offset.0), 0, -1)?;
+    let event = perf_event::open(&Attributes::uprobe(kind, EXE, offset.0), 0, -1)?;
     let probed = best_ns(subject);
     let mut count = [0; 8];
     File::from(event).read_exact(&mut count)?;

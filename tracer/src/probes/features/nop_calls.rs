@@ -22,6 +22,7 @@ pub(super) fn find() -> Found {
 mod x86_64 {
     use std::io;
 
+    use crate::kernel::perf_event::{self, Attributes};
     use crate::probes::{bpf, own_code};
     use crate::units::RemoteAddr;
 
@@ -38,8 +39,7 @@ mod x86_64 {
         // Where the function begins: the alignment stands before the symbol's first instruction, not before the symbol.
         let entry = (subject as *const () as usize).next_multiple_of(16);
         let offset = own_code::file_offset(RemoteAddr(entry as u64))?;
-        let event =
-            bpf::perf_event_open(&bpf::PerfEventAttr::uprobe(bpf::uprobe_kind()?, c"/proc/self/exe", offset.0), 0, -1)?;
+        let event = perf_event::open(&Attributes::uprobe(bpf::uprobe_kind()?, c"/proc/self/exe", offset.0), 0, -1)?;
         // The first hit has it replaced.
         for _ in 0..3 {
             subject();

@@ -1,12 +1,18 @@
 //! Is the target as it was when gotracer has ended, in whatever way it ended?
 
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::process::Command;
+
 use anyhow::{Context as _, Result, ensure};
 use gotracer_tests::child::poll;
-use gotracer_tests::environment::require_root_and_bpf;
+use gotracer_tests::environment::{Skip, gotracer, require_root_and_bpf};
 use gotracer_tests::text::changed_bytes;
 use gotracer_tests::{GO_VERSIONS, Gotracer, Program};
 use libtest_mimic::Trial;
 
+use crate::executables::Folder;
 use crate::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -14,6 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("leaves_no_trace::after_kill_9", || after(Ending::Kill)),
         trial("leaves_no_trace::after_ctrl_c", || after(Ending::CtrlC)),
         trial("leaves_no_trace::after_for", || after(Ending::For)),
+        trial("leaves_no_trace::in_the_kernel", in_the_kernel),
     ]
 }
 
@@ -53,4 +60,53 @@ fn after(ending: Ending) -> Result<()> {
     let tally = program.tally()?;
     ensure!(tally.iterations > 1_000, "the program hardly went on: {} iterations", tally.iterations);
     program.quit_in_peace()
+}
+
+/// A command that ends at once leaves no uprobe of its own behind either: those by which it finds out what the kernel can and what
+/// a hit costs. The kernel would say so in its log, with the name of the thread.
+fn in_the_kernel() -> Result<()> {
+    require_root_and_bpf()?;
+    let folder = Folder::new("no-trace-in-the-kernel")?;
+    let (name, path) = ("leaves_no_trace", folder.path("leaves_no_trace"));
+    std::fs::copy(gotracer()?, &path)?;
+    let version = GO_VERSIONS.last().context("no Go versions")?;
+    let mut program = Program::start(&Program::find(version, "plain", "pingpong")?, &["-pairs", "2"])?;
+    program.send("go")?;
+    program.await_line("RUNNING")?;
+    let before = complaints(name)?;
+    let pid = program.pid().to_string();
+    for args in [&["doctor"][..], &["trace", "--pid", &pid, "--for", "50ms"], &["trace", "--pid", "1"]].repeat(3) {
+        let output = Command::new(&path).args(args).output()?;
+        ensure!(output.status.code().is_some(), "{args:?} was killed");
+    }
+    let after = complaints(name)?;
+    ensure!(after.len() <= before.len(), "the kernel says: {:#?}", after.iter().skip(before.len()).collect::<Vec<_>>());
+    ensure!(changed_bytes(program.pid())?.is_empty(), "probes are left in the program");
+    program.send("stop")?;
+    program.tally()?;
+    program.quit_in_peace()
+}
+
+/// What the kernel's log has of uprobes that threads of this name could not take away.
+fn complaints(name: &str) -> Result<Vec<String>> {
+    let mut log = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/dev/kmsg")
+        .map_err(|error| Skip(format!("the kernel's log cannot be read: {error}")))?;
+    let (mut found, mut record) = (Vec::new(), [0; 8192]);
+    loop {
+        match log.read(&mut record) {
+            Ok(length) => {
+                let text = String::from_utf8_lossy(&record[..length]);
+                if text.contains("uprobe") && text.contains(&format!(" {name}:")) {
+                    found.push(text.into_owned());
+                }
+            }
+            // Records that were overwritten while we read.
+            Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(found),
+            Err(error) => return Err(error).context("cannot read the kernel's log"),
+        }
+    }
 }

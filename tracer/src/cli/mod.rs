@@ -25,10 +25,15 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::probes::at_work;
 use crate::units::parse_duration;
+
+/// For so long the end of a command waits for probes that are being taken away; each takes the kernel a tenth of a second.
+const MOST_FOR_PROBES: Duration = Duration::from_secs(10);
 
 /// A failure of a command: printed as one sentence, its causes below.
 type Failure = Box<dyn Error>;
@@ -78,14 +83,16 @@ pub fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Agent(arguments) => agent::agent(arguments),
     };
-    match done {
+    let code = match done {
         Ok(code) => code,
         Err(failure) if is_broken_pipe(failure.as_ref()) => ExitCode::SUCCESS,
         Err(failure) => {
             tell(failure.as_ref());
             ExitCode::FAILURE
         }
-    }
+    };
+    at_work::stop(MOST_FOR_PROBES);
+    code
 }
 
 /// What stands between a command and where its output goes: a failure to write says that it was one. The kind is kept,

@@ -8,12 +8,14 @@
 //!   execute the instruction under a uprobe;
 //! - [`catalogue`]: which probes there are, and the ranked places at which each finds its values;
 //! - [`placement`]: the choice of the instruction, with its reason;
+//! - [`at_work`]: the process does not exit while a probe comes or goes;
 //! - [`attach`]: the eBPF object, loaded once, and the uprobes of one process;
 //! - [`calibration`]: what a hit costs on this machine;
 //! - [`detail`]: how much the kernel programs tell;
 //! - [`features`]: what this kernel can do, found by trying;
 //! - [`kernel`]: what it lacks, in one sentence.
 
+pub mod at_work;
 pub mod attach;
 mod bpf;
 pub mod calibration;

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::at_work::AtWork;
 use super::bpf;
 use crate::kernel::perf_event::{self, Attributes};
 use crate::units::{FileOffset, Pid};
@@ -19,7 +20,8 @@ use crate::units::{FileOffset, Pid};
 /// is being dropped at the moment, then the thread waits for the kernel.
 #[derive(Debug)]
 pub(super) struct Uprobe {
-    _event: OwnedFd,
+    /// `None` once it is being dropped.
+    event: Option<OwnedFd>,
 }
 
 /// Whose uprobe it is.
@@ -34,6 +36,7 @@ pub(super) enum Scope {
 impl Uprobe {
     /// Puts `program` on the instruction at `offset` of the file `exe`.
     pub(super) fn attach(program: BorrowedFd<'_>, exe: &Path, offset: FileOffset, scope: Scope) -> io::Result<Self> {
+        let _at_work = AtWork::begin();
         let path = CString::new(exe.as_os_str().as_bytes())?;
         let attr = Attributes::uprobe(bpf::uprobe_kind()?, &path, offset.0);
         // A perf event wants a process or a CPU; a uprobe that is every process's fires on all CPUs, whichever is named.
@@ -43,6 +46,13 @@ impl Uprobe {
         }?;
         perf_event::run(event.as_fd(), program)?;
         perf_event::enable(event.as_fd())?;
-        Ok(Self { _event: event })
+        Ok(Self { event: Some(event) })
+    }
+}
+
+impl Drop for Uprobe {
+    fn drop(&mut self) {
+        let _at_work = AtWork::begin();
+        drop(self.event.take());
     }
 }

@@ -1,10 +1,10 @@
 //! Threads that are at work on uprobes: this process must not exit meanwhile.
 //!
-//! A thread that is killed, by the process's exit too, while the kernel takes a uprobe away for it, leaves the breakpoint behind: the
-//! kernel cannot get at the target's page any more, for it gives up at a fatal signal
-//! ([`__get_user_pages`](https://github.com/torvalds/linux/blob/v6.18/mm/gup.c#L1420)), and says "failed to unregister,
-//! leaking uprobe" in its log. The target then takes a trap at each hit, for nobody, until it ends or another tracer has stood
-//! there. What is still open when a process ends is closed behind that signal, and is not in danger.
+//! A thread that is killed, by the process's exit too, while the kernel takes a uprobe away for it, leaves the breakpoint
+//! behind: the kernel cannot get at the target's page any more, for `__get_user_pages` gives up at a fatal signal
+//! (<https://github.com/torvalds/linux/blob/v6.18/mm/gup.c>), and its log has "failed to unregister, leaking uprobe". The
+//! target then takes a trap at each hit, for nobody, until it ends or another tracer has stood there. What is still open
+//! when a process ends is closed behind that signal, and is not in danger.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -97,11 +97,7 @@ fn agreement(version: &str, variant: &str) -> Result<()> {
     let mut program = Program::start(&Program::find(version, variant, "reach")?, &[])?;
     let (leaked, live) = (told(&program, "leaked")?, told(&program, "live")?);
     ensure!(leaked.len() >= 87 && live.len() >= 150, "{} leaked, {} live", leaked.len(), live.len());
-    let mut seen = verdicts(&prove_json(program.pid(), &[])?)?;
-    if leaked.keys().any(|goid| !seen.contains_key(goid)) {
-        // Memory that a running goroutine has left behind on its stack can hide a leak for a while: never twice.
-        seen.extend(verdicts(&prove_json(program.pid(), &[])?)?);
-    }
+    let seen = verdicts(&prove_json(program.pid(), &[])?)?;
     let wrong: BTreeSet<&str> = seen.keys().filter_map(|goid| live.get(goid)).map(String::as_str).collect();
     ensure!(wrong.is_empty(), "said to be unreachable and are not: {wrong:?}");
     // In a program with C in it the runtime's own records of weak pointers are taken for C's memory.

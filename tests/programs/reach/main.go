@@ -5,7 +5,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -15,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"gotracer.test/programs/report"
 )
@@ -78,7 +76,7 @@ func main() {
 		}
 	}
 	makers = nil
-	awaitAllWait()
+	report.AwaitAllWait()
 	text, err := json.Marshal(&rolled)
 	if err != nil {
 		report.Fail("%v", err)
@@ -87,28 +85,6 @@ func main() {
 	report.Await("profile")
 	fmt.Println("PROFILE", ownProfile())
 	report.Await("quit")
-}
-
-// awaitAllWait waits until nothing but main runs, by the runtime's own traceback: every goroutine is entered, and waits.
-func awaitAllWait() {
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		buffer := make([]byte, 8<<20)
-		buffer = buffer[:runtime.Stack(buffer, true)]
-		running := 0
-		for _, line := range bytes.Split(buffer, []byte("\n")) {
-			if bytes.HasPrefix(line, []byte("goroutine ")) && bytes.Contains(line, []byte(" [runn")) {
-				running++
-			}
-		}
-		if running == 1 {
-			return
-		}
-		if time.Now().After(deadline) {
-			report.Fail("%d goroutines do not wait:\n%s", running, buffer)
-		}
-		time.Sleep(time.Millisecond)
-	}
 }
 
 // leakedByRuntime gives the goids that the runtime's own traceback says are leaked.

@@ -58,7 +58,7 @@ func main() {
 		report.Fail("%v", err)
 	}
 	go http.Serve(listener, nil)
-	time.Sleep(200 * time.Millisecond)
+	report.AwaitAllWait()
 	report.Ready(fmt.Sprintf(`{"port":%d}`, listener.Addr().(*net.TCPAddr).Port))
 	report.Await("quit")
 }

@@ -191,7 +191,7 @@ impl Watch {
             runtime: None,
             stack_bytes: None,
             // When is the pace's to say.
-            looker: watch::Watch::new(&tracee, Some(Duration::ZERO)).ok(),
+            looker: watch::Watch::new(&tracee, watch::Pace::Every(Duration::ZERO)).ok(),
             pace: Pace::new(looks, Instant::now()),
             looking: false,
             analysis: Analysis::new(Thresholds::default()),

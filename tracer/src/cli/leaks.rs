@@ -26,7 +26,7 @@ use crate::recording::replay::State;
 use crate::session::{Options, Progress, Session};
 use crate::tracee::Tracee;
 use crate::units::{Goid, Pid};
-use crate::watch::{DumpFile, Sampler, Watch, WatchError};
+use crate::watch::{DumpFile, Pace, Sampler, Watch, WatchError};
 
 /// A pass that takes longer is done only where it is asked for.
 const QUICK: Duration = Duration::from_secs(2);
@@ -244,17 +244,18 @@ fn exit_code(fail: bool, report: &Report<'_>) -> ExitCode {
 
 /// Observes a process for its time, or until it ends or a signal comes.
 async fn observe(arguments: &LeaksArguments, pid: Pid) -> Result<Observed, Failure> {
+    let pace = arguments.interval.map_or(Pace::Soon, Pace::Every);
     let (mut session, mut watch, subject);
     if arguments.no_probes {
         let tracee = Tracee::open(Process::open(pid)?)?;
-        watch = Watch::new(&tracee, arguments.interval)?;
+        watch = Watch::new(&tracee, pace)?;
         subject = tracee_subject(&tracee, "snapshots");
         session = None;
     } else {
         let options = Options { detail: Detail::Lifecycle, ..Options::default() };
         let attached = Session::attach_with(Process::open(pid)?, options)?;
         let tracee = attached.tracee().ok_or("the process has replaced its program")?;
-        watch = Watch::new(tracee, arguments.interval)?;
+        watch = Watch::new(tracee, pace)?;
         subject = tracee_subject(tracee, "probes");
         session = Some(attached);
     }
@@ -278,7 +279,7 @@ async fn observe(arguments: &LeaksArguments, pid: Pid) -> Result<Observed, Failu
                 Progress::Followed => {
                     eprintln!("the process has replaced its program; observation begins anew");
                     let Some(tracee) = session.as_ref().and_then(Session::tracee) else { break };
-                    watch = Watch::new(tracee, arguments.interval)?;
+                    watch = Watch::new(tracee, pace)?;
                     observed.subject = tracee_subject(tracee, "probes");
                     observed.analysis = Analysis::new(arguments.thresholds.thresholds());
                 }

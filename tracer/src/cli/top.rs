@@ -31,7 +31,7 @@ use crate::process::Process;
 use crate::session::{End, Progress, Session};
 use crate::snapshot::Symbols;
 use crate::units::{MonotonicNs, Pid};
-use crate::watch::{Look, Watch};
+use crate::watch::{Look, Pace, Watch};
 
 use proving::Proving;
 use terminal::Screen;
@@ -220,7 +220,7 @@ impl Follower {
     fn begin_to_watch(&mut self) {
         let Some(tracee) = self.session.tracee() else { return };
         self.proving = Proving::begin(tracee);
-        self.watch = match Watch::new(tracee, None) {
+        self.watch = match Watch::new(tracee, Pace::Gentle) {
             Ok(watch) => Some(watch),
             Err(error) => {
                 log::warn!("no stacks and no memory figures: {error}");

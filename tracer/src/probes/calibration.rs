@@ -294,7 +294,7 @@ struct Elsewhere {
 
 impl Elsewhere {
     /// Several times a core's first caches; of its second, a good part.
-    const BYTES: usize = 256 << 10;
+    const BYTES: usize = 512 << 10;
     /// Of a cache line; no processor's is shorter.
     const LINE: usize = 64;
 
@@ -311,16 +311,16 @@ impl Elsewhere {
     }
 }
 
-/// Jumps from line to line through as much code as a core's first cache holds.
+/// Jumps from line to line through some times as much code as a core's first cache holds.
 #[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 extern "C" fn other_code() {
-    core::arch::naked_asm!(".rept 1024", "jmp 2f", ".balign 64", "2:", ".endr", "ret")
+    core::arch::naked_asm!(".rept 2048", "jmp 2f", ".balign 64", "2:", ".endr", "ret")
 }
 
-/// Jumps from line to line through as much code as a core's first cache holds.
+/// Jumps from line to line through some times as much code as a core's first cache holds.
 #[cfg(target_arch = "aarch64")]
 #[unsafe(naked)]
 extern "C" fn other_code() {
-    core::arch::naked_asm!(".rept 1024", "b 2f", ".balign 64", "2:", ".endr", "ret")
+    core::arch::naked_asm!(".rept 2048", "b 2f", ".balign 64", "2:", ".endr", "ret")
 }

@@ -38,7 +38,7 @@ use crate::thread_time::cpu_of_this_thread;
 use crate::tracee::{LoadBias, Program, Tracee};
 use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
 
-/// The reading thread takes at most this part of a processor's time: in the first minute, and later.
+/// The reading thread takes at most this part of a processor's time: for [`Pace::Soon`] in the first minute, and else.
 const SHARE_AT_FIRST: u32 = 20;
 const SHARE: u32 = 50;
 /// Parents remembered, where the runtime does not know them.
@@ -98,13 +98,23 @@ struct Reader {
     parents: HashMap<Goid, Goid>,
 }
 
+/// How long it is from one look to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// So long; the looks themselves not counted.
+    Every(Duration),
+    /// Half a second at first, five later; at most a twentieth of a processor in the first minute: somebody waits for an answer.
+    Soon,
+    /// The same, and at most a fiftieth of a processor at any time: somebody has it open.
+    Gentle,
+}
+
 /// Looks at one process from time to time.
 #[derive(Debug)]
 pub struct Watch {
     state: Watching,
     began: Instant,
-    /// Between two looks, at least; `None`: rising from half a second to five seconds.
-    interval: Option<Duration>,
+    pace: Pace,
     creators: Creators,
 }
 
@@ -135,7 +145,7 @@ impl Watch {
     /// # Errors
     ///
     /// If it is not known where its program is loaded.
-    pub fn new(tracee: &Tracee, interval: Option<Duration>) -> Result<Self, WatchError> {
+    pub fn new(tracee: &Tracee, pace: Pace) -> Result<Self, WatchError> {
         let pid = tracee.process().pid();
         let bias = tracee.bias().ok_or(WatchError::NotLocated { pid })?;
         let program = tracee.program().clone();
@@ -149,7 +159,7 @@ impl Watch {
             parents: HashMap::new(),
         };
         let began = Instant::now();
-        Ok(Self { state: Watching::Rest(began, Box::new(reader)), began, interval, creators: Creators::default() })
+        Ok(Self { state: Watching::Rest(began, Box::new(reader)), began, pace, creators: Creators::default() })
     }
 
     /// Learns from events who creates whom. They are in `table` already.
@@ -198,18 +208,19 @@ impl Watch {
             }
         };
         let took = look.as_ref().map_or(Duration::ZERO, |look| look.cpu);
-        let rest = self.interval.unwrap_or_else(|| self.rest(took));
+        let rest = self.rest(took);
         self.state = Watching::Rest(Instant::now() + rest, reader);
         look
     }
 
-    /// The time to the next look, where one takes so much of a processor: of looks that are quick there are many at first; who
-    /// watches for longer than a minute has seen most, and is to cost little.
+    /// The time to the next look, where one takes so much of a processor.
     fn rest(&self, took: Duration) -> Duration {
-        let (least, share) = match self.began.elapsed().as_secs() {
-            0..20 => (Duration::from_millis(500), SHARE_AT_FIRST),
-            20..60 => (Duration::from_secs(1), SHARE_AT_FIRST),
-            60..300 => (Duration::from_secs(2), SHARE),
+        let at_first = if self.pace == Pace::Soon { SHARE_AT_FIRST } else { SHARE };
+        let (least, share) = match (self.pace, self.began.elapsed().as_secs()) {
+            (Pace::Every(interval), _) => return interval,
+            (_, 0..20) => (Duration::from_millis(500), at_first),
+            (_, 20..60) => (Duration::from_secs(1), at_first),
+            (_, 60..300) => (Duration::from_secs(2), SHARE),
             _ => (Duration::from_secs(5), SHARE),
         };
         least.max(took * share)

@@ -233,8 +233,8 @@ impl Shares {
     }
 
     fn goal(&self) -> Goal {
-        let drawing = self.rows.iter().chain(&self.members).map(|both| both[0]);
-        Goal::at_most(format!("top of {CROWD} goroutines, drawing, % of a core"), Spread::of(drawing), 5.0)
+        let all = self.rows.iter().chain(&self.members).map(|both| both[1]);
+        Goal::at_most(format!("top of {CROWD} goroutines, all its threads, % of a core"), Spread::of(all), 5.0)
     }
 }
 

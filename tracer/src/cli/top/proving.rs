@@ -1,7 +1,7 @@
 //! Passes of a proof while a picture is shown, in a thread of their own.
 //!
-//! In: a process. Out: [`Proofs`], after each pass. Gently: one processor, and of that a twentieth until there are verdicts and a fiftieth from then on,
-//! for the longer a pass takes the longer the rest behind it; where one takes more than some seconds there is none. Knows nothing of pictures.
+//! In: a process. Out: [`Proofs`], after each pass. Gently: one processor, and of that a fiftieth, for the longer a pass takes
+//! the longer the rest behind it; where one takes more than some seconds there is none. Knows nothing of pictures.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -12,12 +12,11 @@ use std::time::Duration;
 use crate::cli::Failure;
 use crate::output::tui::Proofs;
 use crate::process::Process;
-use crate::proof::{LEAKED_PASSES, Options};
+use crate::proof::Options;
 use crate::proving::{LEAST_AGE, ProvingError, Subject, any_seed, pause};
 use crate::tracee::Tracee;
 
-/// Of the time of one processor, a pass and the rest behind it: until passes can tell, and later.
-const SHARE_AT_FIRST: u32 = 20;
+/// Of the time of one processor, a pass and the rest behind it.
 const SHARE: u32 = 50;
 /// At least so long a rest.
 const REST: Duration = Duration::from_secs(1);
@@ -49,8 +48,7 @@ impl Proving {
             let subject = Subject { process: &process, program: &program, bias, weigh: false };
             subject.each_pass(options, |prover, figures| -> Result<_, ProvingError> {
                 let gone = send.send(Proofs::of(&prover.leaks()?, prover.passes())).is_err();
-                let share = if prover.passes() < LEAKED_PASSES { SHARE_AT_FIRST } else { SHARE };
-                let rest = REST.max(figures.took * (share - 1));
+                let rest = REST.max(figures.took * (SHARE - 1));
                 Ok(if gone || pause(rest, &stop) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             })?;
             Ok(())

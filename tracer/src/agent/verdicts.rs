@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::config::Proof;
 use crate::output::proof::Report;
-use crate::proving::{self, Plan};
+use crate::proving::{self, Pace, Plan};
 use crate::thread_time::cpu_of_this_thread;
 use crate::tracee::Tracee;
 use crate::units::Pid;
@@ -166,7 +166,7 @@ pub struct Done {
 pub fn begin(tracee: Arc<Tracee>, config: &Proof) -> std::io::Result<(Turn, tokio::sync::oneshot::Receiver<Done>)> {
     let plan = Plan {
         passes: config.passes,
-        every: EVERY,
+        pace: Pace::Every(EVERY),
         deadline: config.deadline.0,
         threads: 1,
         seed: proving::any_seed(),
@@ -177,7 +177,7 @@ pub fn begin(tracee: Arc<Tracee>, config: &Proof) -> std::io::Result<(Turn, toki
     std::thread::Builder::new().name("prove".to_owned()).spawn(move || {
         give_way();
         let mut passes = 0;
-        let report = proving::passes(&tracee, &plan, &cancel, |prover, _| passes = u64::from(prover.passes()))
+        let report = proving::passes(&tracee, &plan, &cancel, |prover, _, _| passes = u64::from(prover.passes()))
             .and_then(|proven| proving::report(&tracee, &proven));
         let outcome = report.map(Arc::new).map_err(|error| error.to_string().into());
         // Whoever waited may have gone.

@@ -24,6 +24,7 @@ mod retained;
 mod roots;
 mod spans;
 mod stacks;
+mod threads;
 mod type_names;
 mod types;
 

@@ -18,15 +18,19 @@ use super::order::Order;
 use super::registers::{Registers, Run};
 use super::roots::{self, Weak};
 use super::spans::Rules;
-use super::stacks::{StackScanners, thread_stacks};
+use super::stacks::StackScanners;
+use super::threads::{self, Stay};
 use super::{Locate, ProofError};
 use crate::go_runtime::Variable;
 use crate::process::memory::MemoryRange;
 use crate::snapshot::Source;
+use crate::snapshot::raw::ObjectBatch;
 use crate::units::RemoteAddr;
 
 /// Processors believed; Go's own bound is 2^10 on old versions, none later.
 const PROCESSOR_LIMIT: u64 = 1 << 16;
+/// Sudogs read at a time.
+const CHUNK: usize = 2048;
 /// So small a heap is looked at this often more in a pass: it costs little.
 const SMALL_HEAP: u64 = 64 << 20;
 /// How long a pass waits for a sample of each thread that runs: some of its clock's periods.
@@ -92,6 +96,8 @@ pub(super) struct Marked<'a> {
     /// By g: what it was like when its stack was read.
     scanned: HashMap<u64, u64>,
     weak: Vec<Weak>,
+    /// Threads as they were found at work.
+    stays: HashSet<Stay>,
 }
 
 /// Does a pass. What it marked comes back too, for whoever wants to know what the unreachable ones hold.
@@ -99,13 +105,14 @@ pub(super) fn pass<'a>(setting: &Setting<'a>, registers: &mut Registers) -> Resu
     let began = Instant::now();
     let source = setting.source;
     let rules = Rules::of(source.binary.version());
+    let stays = threads::at_work(source)?.into_iter().collect();
     let look = Look::take(source)?;
     let heap = Heap::read(source, rules)?;
     let special = special(source, &look)?;
     let scanners = StackScanners::new(source, setting.bounds)?;
     let order = setting.order;
     let marker = Marker::new(source, heap, special, setting.bounds, order);
-    let mut marked = Marked { source, marker, scanners, order, look, scanned: HashMap::new(), weak: Vec::new() };
+    let mut marked = Marked { source, marker, scanners, order, look, scanned: HashMap::new(), weak: Vec::new(), stays };
     marked.flag_special();
     let live: Vec<RemoteAddr> =
         marked.look.goroutines.iter().filter(|g| g.role == Role::Live).map(|g| g.address).collect();
@@ -116,7 +123,7 @@ pub(super) fn pass<'a>(setting: &Setting<'a>, registers: &mut Registers) -> Resu
         marked.stacks(live)?;
         marked.variables_and_specials()?;
     }
-    marked.threads(setting.writable)?;
+    marked.foreign(setting.writable)?;
     marked.fixpoint()?;
     let unread = if marked.left() > 0 { marked.make_sure(rules, setting, registers)? } else { Vec::new() };
     marked.still_there()?;
@@ -219,13 +226,22 @@ impl Marked<'_> {
         Ok(())
     }
 
-    fn threads(&mut self, writable: &[MemoryRange]) -> Result<(), ProofError> {
+    /// What a program with C in it has outside of Go's memory, its threads' stacks among it.
+    fn foreign(&mut self, writable: &[MemoryRange]) -> Result<(), ProofError> {
         let foreign = roots::not_go(self.source, &self.marker.heap, writable)?;
         let marker = &mut self.marker;
-        if foreign.is_empty() {
-            return thread_stacks(self.source, &mut |word| marker.root(word));
-        }
         roots::foreign(self.source, &foreign, &mut |word| marker.root(word))
+    }
+
+    /// What threads hold that have not got anywhere since an earlier look of this pass.
+    fn threads(&mut self) -> Result<(), ProofError> {
+        for stay in threads::at_work(self.source)? {
+            if !self.stays.insert(stay) {
+                let marker = &mut self.marker;
+                threads::stacks(self.source, &stay, &mut |word| marker.root(word))?;
+            }
+        }
+        Ok(())
     }
 
     /// Marks until no more goroutines are found that can be woken; or until all can, for then there is nothing left to decide.
@@ -256,7 +272,7 @@ impl Marked<'_> {
 
     /// From now on these candidates count as able to run.
     fn wake(&mut self, numbers: &[u32]) -> Result<(), ProofError> {
-        let mut addresses = Vec::new();
+        let (mut addresses, mut sudogs) = (Vec::new(), Vec::new());
         for &number in numbers {
             if let Some(live) = self.marker.special.live.get_mut(number as usize) {
                 *live = true;
@@ -264,11 +280,19 @@ impl Marked<'_> {
             let Some(candidate) = self.look.candidates.get(number as usize) else { continue };
             addresses.push(candidate.address);
             // Its sudogs hide nothing any more, and may have been scanned already.
-            for sudog in &candidate.sudogs {
-                let bytes = self.source.memory.bytes(RemoteAddr(*sudog), self.source.layout.sudog.size as usize);
-                self.marker.roots(&bytes.unwrap_or_default());
-            }
+            sudogs.extend(candidate.sudogs.iter().copied().map(RemoteAddr));
             candidate.objects.iter().for_each(|object| self.marker.root(*object));
+        }
+        let (memory, mut batch) = (self.source.memory, ObjectBatch::default());
+        for sudogs in sudogs.chunks(CHUNK) {
+            batch.read(memory, sudogs, self.source.layout.sudog.size)?;
+            for (i, &sudog) in sudogs.iter().enumerate() {
+                // One that is gone holds nothing.
+                let _ = batch.with(memory, i, sudog, |bytes| {
+                    self.marker.roots(bytes);
+                    Some(())
+                });
+            }
         }
         if addresses.is_empty() { Ok(()) } else { self.stacks(addresses) }
     }
@@ -309,6 +333,8 @@ impl Marked<'_> {
         setting: &Setting<'_>,
         registers: &mut Registers,
     ) -> Result<Look, ProofError> {
+        // What a thread has handed on by now is seen below; what it still has, here.
+        self.threads()?;
         let look = Look::glance(self.source)?;
         let before: HashMap<u64, (u64, Role)> =
             self.look.goroutines.iter().map(|g| (g.address.0, (g.print, g.role))).collect();
@@ -348,7 +374,7 @@ impl Marked<'_> {
         }
         self.stacks(changed)?;
         self.variables_and_specials()?;
-        self.threads(setting.writable)?;
+        self.foreign(setting.writable)?;
         self.sampled(registers);
         self.fixpoint()?;
         Ok(look)

@@ -7,8 +7,6 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hashbrown::HashMap;
-
 use super::blocked::print;
 use super::frames::{FrameMap, FrameMaps, StackObject, bases, frame_minimum};
 use super::heap::{Heap, Strays};
@@ -406,50 +404,11 @@ impl Found<'_> {
 }
 
 /// Every word from `low` to `high`. The end of a thread's stack that was never used is not mapped.
-fn loosely(source: &Source<'_>, low: u64, high: u64, take: &mut impl FnMut(u64)) -> Result<(), ProofError> {
+pub(super) fn loosely(source: &Source<'_>, low: u64, high: u64, take: &mut impl FnMut(u64)) -> Result<(), ProofError> {
     let high = high.min(low.saturating_add(STACK_LIMIT));
     each_piece(source.memory, low.next_multiple_of(8), high, &mut |_, bytes| words(bytes).for_each(&mut *take))
 }
 
 fn words(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
     bytes.chunks_exact(8).filter_map(|word| word.first_chunk().map(|word| u64::from_le_bytes(*word)))
-}
-
-/// Whether the goroutine at `g`, if that is one, is in a system call.
-fn is_in_syscall(source: &Source<'_>, g: u64) -> Result<bool, ProofError> {
-    if g == 0 {
-        return Ok(false);
-    }
-    let status = source.memory.bytes(RemoteAddr(g), source.layout.g.size as usize)?;
-    let status = RawG::parse(&status, &source.layout.g).map(|raw| raw.status_word);
-    Ok(status.and_then(|word| Status::parse(word, source.binary.version().minor())) == Some(Status::Syscall))
-}
-
-/// Threads that run Go code, or hold a processor: what may lie on their own stacks, outside of goroutines. In a program with C
-/// in it those are C's, and part of its memory.
-///
-/// All of such a stack counts, and much of it was never used: it still has what was there when it was a goroutine's. So a
-/// thread whose goroutine is in a system call is passed over: it stands in the kernel, on the goroutine's stack. When that
-/// goroutine goes on, it has another [`print`], and is looked at again with its thread.
-pub(super) fn thread_stacks(source: &Source<'_>, take: &mut impl FnMut(u64)) -> Result<(), ProofError> {
-    /// Threads believed; Go's own bound is 10,000.
-    const THREAD_LIMIT: usize = 1 << 17;
-    let layout = &source.layout.m;
-    let mut at = source.memory.word(source.remote(Variable::Allm)?)?;
-    let mut seen = HashMap::new();
-    while at != 0 && seen.len() < THREAD_LIMIT && seen.insert(at, ()).is_none() {
-        let bytes = source.memory.bytes(RemoteAddr(at), layout.size as usize)?;
-        let field = |field: crate::go_runtime::Field| field.read(&bytes).unwrap_or_default();
-        let (runs, processor) = (field(layout.curg), field(layout.p));
-        // One that holds no processor and runs no goroutine has nothing in hand.
-        if (runs != 0 || processor != 0) && !is_in_syscall(source, runs)? {
-            for g in [field(layout.g0), field(layout.gsignal)].into_iter().filter(|g| *g != 0) {
-                let low = source.memory.word(source.layout.g.stack_lo.at(RemoteAddr(g)))?;
-                let high = source.memory.word(source.layout.g.stack_hi.at(RemoteAddr(g)))?;
-                loosely(source, low, high, take)?;
-            }
-        }
-        at = field(layout.alllink);
-    }
-    Ok(())
 }

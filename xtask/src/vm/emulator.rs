@@ -6,6 +6,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -97,6 +98,8 @@ impl Machine<'_> {
     fn command(&self) -> Result<Command> {
         let mut command = if self.is_program { self.program() } else { self.emulated()? };
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // User-mode Linux is several processes: see `Running`.
+        command.process_group(0);
         Ok(command)
     }
 
@@ -173,7 +176,8 @@ struct Running(Child);
 impl Drop for Running {
     fn drop(&mut self) {
         // A guest that has printed its status is about to power off: nothing in it is worth waiting for.
-        let _ = self.0.kill();
+        // SAFETY: no memory of ours. The group is its own: `command` made it, and it has not been waited for.
+        unsafe { libc::kill(-self.0.id().cast_signed(), libc::SIGKILL) };
         let _ = self.0.wait();
     }
 }

@@ -3,10 +3,14 @@
 //! In: a process and how many passes to do. Out: what they gave, and a [`Report`] with names and stacks. Takes seconds, on the
 //! caller's thread; stops nothing. Must not know who asks, nor print.
 
+mod pace;
+
 use std::hash::{BuildHasher as _, RandomState};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use pace::Taken;
 
 use crate::go_runtime::Globals;
 use crate::output::dump::View;
@@ -18,6 +22,8 @@ use crate::snapshot::{self, SnapshotError, Source, Symbols};
 use crate::tracee::{LoadBias, Program, Tracee};
 use crate::units::Pid;
 
+pub use pace::Pace;
+
 /// From the first to the last pass that must find a goroutine unreachable.
 pub const LEAST_AGE: Duration = Duration::from_secs(2);
 
@@ -26,8 +32,8 @@ pub const LEAST_AGE: Duration = Duration::from_secs(2);
 pub struct Plan {
     /// How many.
     pub passes: u32,
-    /// From the end of one to the start of the next.
-    pub every: Duration,
+    /// How long they rest.
+    pub pace: Pace,
     /// How long one may take.
     pub deadline: Duration,
     /// Threads that read and mark.
@@ -57,7 +63,8 @@ pub enum ProvingError {
     Snapshot(#[from] SnapshotError),
 }
 
-/// Does the passes. `cancel` ends them, and what was found until then is given; `after` is told of each pass.
+/// Does the passes. `cancel` ends them, and what was found until then is given; `after` is told of each pass, and of the rest
+/// that follows it if there is another.
 ///
 /// # Errors
 ///
@@ -66,17 +73,22 @@ pub fn passes(
     tracee: &Tracee,
     plan: &Plan,
     cancel: &AtomicBool,
-    mut after: impl FnMut(&Prover<'_>, &Figures),
+    mut after: impl FnMut(&Prover<'_>, &Figures, Option<Duration>),
 ) -> Result<Proven, ProvingError> {
     let Plan { threads, deadline, seed, .. } = *plan;
     let options = Options { threads, deadline, least_age: LEAST_AGE, seed, cancel };
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let (began, mut proven) = (Instant::now(), Proven { seed, ..Proven::default() });
+    let (mut begun, mut before) = (began, Taken::now());
     let done = Subject::of(tracee, true)?.each_pass(options, |prover, figures| -> Result<_, ProvingError> {
         proven.figures = figures;
-        after(prover, &proven.figures);
+        let rest = plan.pace.rest(Taken::since(before), begun.elapsed(), processors);
+        let rest = (prover.passes() < plan.passes).then_some(rest);
+        after(prover, &proven.figures, rest);
         (proven.passes, proven.took) = (prover.passes(), began.elapsed());
         (proven.leaks, proven.sites) = (prover.leaks()?, prover.sites().to_vec());
-        let enough = prover.passes() >= plan.passes || pause(plan.every, cancel);
+        let enough = rest.is_none_or(|rest| pause(rest, cancel));
+        (begun, before) = (Instant::now(), Taken::now());
         Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     });
     match done {

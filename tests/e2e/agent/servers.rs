@@ -20,18 +20,15 @@ pub(super) fn trials() -> Vec<Trial> {
     SERVERS.iter().map(trial).collect()
 }
 
-/// Where a server tells how many goroutines it has.
-enum Tells {
-    /// `go_goroutines` and `go_threads`, for Prometheus.
-    Metrics(&'static str),
-    /// The first line of `debug/pprof/goroutine?debug=1`.
-    Profile(&'static str),
-}
+/// Where each tells how many goroutines it has, in the first line. Not from `go_goroutines` of its own metrics: that is
+/// counted while the collectors run, each in a goroutine of its own, and Caddy then has five more than a moment before.
+const PROFILE: &str = "/debug/pprof/goroutine?debug=1";
 
 struct Server {
     name: &'static str,
     program: &'static str,
-    tells: Tells,
+    /// Where it tells Prometheus how many threads it has.
+    metrics: Option<&'static str>,
     /// Its arguments: a folder of its own, where it is to tell, and two free ports.
     arrange: fn(&mut Command, &Path, &str, [u16; 2]) -> Result<()>,
 }
@@ -40,7 +37,7 @@ const SERVERS: [Server; 4] = [
     Server {
         name: "prometheus",
         program: "/usr/bin/prometheus",
-        tells: Tells::Metrics("/metrics"),
+        metrics: Some("/metrics"),
         arrange: |command, folder, address, _| {
             let config = folder.join("prometheus.yml");
             let scrape = format!("- job_name: self\n  static_configs: [{{targets: ['{address}']}}]\n");
@@ -53,11 +50,11 @@ const SERVERS: [Server; 4] = [
     Server {
         name: "etcd",
         program: "/usr/bin/etcd",
-        tells: Tells::Metrics("/metrics"),
+        metrics: Some("/metrics"),
         arrange: |command, folder, address, [peers, _]| {
             let (clients, peers) = (format!("http://{address}"), format!("http://127.0.0.1:{peers}"));
             command.arg("--data-dir").arg(folder.join("data"));
-            command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
+            command.arg("--enable-pprof").args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
             command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
             command.args(["--initial-cluster", &format!("default={peers}")]);
             Ok(())
@@ -66,7 +63,7 @@ const SERVERS: [Server; 4] = [
     Server {
         name: "caddy",
         program: "/usr/bin/caddy",
-        tells: Tells::Metrics("/metrics"),
+        metrics: Some("/metrics"),
         arrange: |command, folder, address, [port, _]| {
             let config = folder.join("caddy.json");
             let routes = r#"[{"handle":[{"handler":"static_response","body":"hello"}]}]"#;
@@ -83,7 +80,7 @@ const SERVERS: [Server; 4] = [
     Server {
         name: "nats-server",
         program: "/usr/sbin/nats-server",
-        tells: Tells::Profile("/debug/pprof/goroutine?debug=1"),
+        metrics: None,
         arrange: |command, folder, address, [port, _]| {
             let profile = address.rsplit(':').next().unwrap_or_default();
             let config = folder.join("nats.conf");
@@ -94,19 +91,22 @@ const SERVERS: [Server; 4] = [
     },
 ];
 
-impl Tells {
+impl Server {
     /// Goroutines, and threads where it tells them.
     fn ask(&self, address: SocketAddr) -> Result<(f64, Option<f64>)> {
-        let (Self::Metrics(path) | Self::Profile(path)) = self;
-        let (status, body) = ask(address, path, "")?;
-        let text = String::from_utf8_lossy(&body);
-        ensure!(status == 200, "{path} answers {status}: {text}");
-        let of = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
-        match self {
-            Self::Metrics(_) => Ok((of("go_goroutines ").context("no go_goroutines")?, of("go_threads "))),
-            Self::Profile(_) => Ok((of("goroutine profile: total ").context("no total")?, None)),
-        }
+        let goroutines = figure(address, PROFILE, "goroutine profile: total ")?;
+        let threads = self.metrics.map(|path| figure(address, path, "go_threads ")).transpose()?;
+        Ok((goroutines, threads))
     }
+}
+
+/// The figure in the first line of an answer that starts with `name`.
+fn figure(address: SocketAddr, path: &str, name: &str) -> Result<f64> {
+    let (status, body) = ask(address, path, "")?;
+    let text = String::from_utf8_lossy(&body);
+    ensure!(status == 200, "{path} answers {status}: {text}");
+    let figure = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    figure.with_context(|| format!("no {name:?} in {path}"))
 }
 
 fn free_port() -> Result<u16> {
@@ -131,7 +131,7 @@ fn beside_ours(server: &Server) -> Result<()> {
     // What it says of itself, as near as two moments can be: it has a goroutine or two more while it answers.
     let mut seen = None;
     let near = poll(|| {
-        let Ok((goroutines, threads)) = server.tells.ask(address) else { return Ok(None) };
+        let Ok((goroutines, threads)) = server.ask(address) else { return Ok(None) };
         let metrics = agent.metrics()?;
         let figure = |name| metrics.of(running.pid(), name);
         let found = (figure("go_goroutines"), figure("go_threads"));

@@ -1,6 +1,7 @@
 //! Is all as right where the kernel lacks what gotracer would rather use? Each feature is left out in turn; what is gotracer's
 //! second choice counts as exactly as the first.
 
+use std::fs;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -17,6 +18,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial(format!("fallbacks::perf_buffers::go{newest}"), move || perf_buffers(newest)),
         trial(format!("fallbacks::records_one_by_one::go{newest}"), move || records_one_by_one(newest)),
+        trial(format!("fallbacks::probes_one_by_one::go{newest}"), move || probes_one_by_one(newest)),
         trial(format!("fallbacks::traps_for_nops::go{newest}"), move || traps_for_nops(newest)),
     ]
 }
@@ -54,6 +56,38 @@ fn records_one_by_one(version: &str) -> Result<()> {
     let mut findings = Findings::default();
     check::counts(&mut findings, &trace, &tally);
     findings.report(&trace)
+}
+
+/// Probes by perf events instead of multi-uprobe links. Which of the two it is, the kernel tells of gotracer's descriptors.
+fn probes_one_by_one(version: &str) -> Result<()> {
+    require_root_and_bpf()?;
+    let links = |without_it: bool| -> Result<usize> {
+        let mut program = Program::start(&Program::find(version, "plain", "tally")?, &[])?;
+        let pid = program.pid().to_string();
+        let feature = if without_it { "multi-uprobe links" } else { "" };
+        let mut tracer = Gotracer::start(without(feature)?.args(["trace", "--json", "--pid", &pid]))?;
+        let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", tracer.child().pid()))?;
+        // Descriptors come and go while we look.
+        let links = descriptors.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok());
+        let links = links.filter(|text| text.contains("uprobe_multi")).count();
+        program.send("go")?;
+        let tally = program.tally()?;
+        let trace = tracer.stop()?;
+        program.quit_in_peace()?;
+        let mut findings = Findings::default();
+        check::counts(&mut findings, &trace, &tally);
+        check::events(&mut findings, &trace, &tally);
+        findings.report(&trace)?;
+        Ok(links)
+    };
+    ensure!(links(true)? == 0, "links without the feature");
+    let doctor = Gotracer::refuse(&["doctor", "--json"])?;
+    let report: Value = serde_json::from_str(&doctor.stdout.join("\n"))?;
+    let features = report["features"].as_array().context("no features")?;
+    let feature = features.iter().find(|feature| feature["feature"] == "uprobe_multi").context("no such feature")?;
+    let links = links(false)?;
+    ensure!((links >= 4) == (feature["found"] == true), "{links} links, and the feature is {feature}");
+    Ok(())
 }
 
 /// No probe stands on a nop, and the counts are the same.

@@ -1,10 +1,11 @@
 //! The kernel programs, on a thread of their own: attaching takes tens of milliseconds, and events flow meanwhile.
 //!
 //! In: files to attach to, processes to begin with and to forget. Out: what came of it. Detaching, for which the kernel
-//! waits some 100 ms a probe, is done by a second thread.
+//! waits some 100 ms, is done by a second thread.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
@@ -28,11 +29,22 @@ enum Command {
     },
 }
 
-/// The way to the thread; it ends when this is dropped.
+/// The way to the threads; they end when this is dropped, which waits until what is to be detached is.
 #[derive(Debug)]
 pub struct Kernel {
     commands: Sender<Command>,
-    detached: Sender<FileProbes>,
+    /// `None` once this is being dropped.
+    detached: Option<Sender<FileProbes>>,
+    detaching: Option<JoinHandle<()>>,
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        drop(self.detached.take());
+        if self.detaching.take().is_some_and(|thread| thread.join().is_err()) {
+            log::error!("the thread that detaches probes has panicked: this is a bug in gotracer");
+        }
+    }
 }
 
 /// Why nothing came of a command.
@@ -56,8 +68,8 @@ impl Kernel {
         let (commands, received) = channel();
         let (detached, to_detach) = channel::<FileProbes>();
         std::thread::Builder::new().name("kernel".into()).spawn(move || serve(programs, &received))?;
-        std::thread::Builder::new().name("detach".into()).spawn(move || to_detach.iter().for_each(drop))?;
-        Ok(Self { commands, detached })
+        let detaching = std::thread::Builder::new().name("detach".into()).spawn(move || detach(&to_detach))?;
+        Ok(Self { commands, detached: Some(detached), detaching: Some(detaching) })
     }
 
     /// Attaches `placements` in the executable at `exe`, which must stay open until this is done.
@@ -95,11 +107,19 @@ impl Kernel {
     /// Takes probes away, in its time.
     pub fn detach(&self, probes: FileProbes) {
         // If the thread has ended they are dropped here.
-        let _ = self.detached.send(probes);
+        let _ = self.detached.as_ref().map(|detached| detached.send(probes));
     }
 
     fn send(&self, command: Command) -> Result<(), KernelError> {
         self.commands.send(command).map_err(|_| KernelError::Gone)
+    }
+}
+
+/// Takes away all that has come meanwhile at once.
+fn detach(probes: &Receiver<FileProbes>) {
+    while let Ok(mut together) = probes.recv() {
+        probes.try_iter().for_each(|more| together.join(more));
+        drop(together);
     }
 }
 

@@ -124,12 +124,15 @@ impl Programs {
                 return true;
             }
             // Nobody else has the slot, so nobody holds the lock.
-            if let Ok(mut attached) = slot.probes.try_lock() {
-                [attached.lives.take(), attached.states.take()].into_iter().flatten().for_each(|p| kernel.detach(p));
-            }
+            slot.detach(kernel);
             false
         });
         self.slots.len() < before
+    }
+
+    /// Takes all probes away: the end is near.
+    pub fn detach(&self, kernel: &Kernel) {
+        self.slots.values().for_each(|slot| slot.detach(kernel));
     }
 
     /// Executables with probes in them.
@@ -140,6 +143,13 @@ impl Programs {
 }
 
 impl Slot {
+    /// Takes its probes away, unless somebody is at them.
+    fn detach(&self, kernel: &Kernel) {
+        if let Ok(mut attached) = self.probes.try_lock() {
+            [attached.lives.take(), attached.states.take()].into_iter().flatten().for_each(|p| kernel.detach(p));
+        }
+    }
+
     fn is_probed(&self) -> bool {
         self.probes.try_lock().is_ok_and(|attached| attached.lives.is_some() || attached.states.is_some())
     }

@@ -165,6 +165,7 @@ async fn serve(
         }
     }
     systemd::notify("STOPPING=1");
+    shared.borrow().detach();
     Ok(())
 }
 

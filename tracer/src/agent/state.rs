@@ -191,6 +191,11 @@ impl State {
         true
     }
 
+    /// Takes all probes away, on the thread that does so: the end is near.
+    pub fn detach(&self) {
+        self.programs.detach(&self.kernel);
+    }
+
     /// What the probes cost all processes, as a share of the host's CPUs; estimated.
     fn overhead(&self) -> f64 {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;

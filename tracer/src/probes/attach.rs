@@ -4,12 +4,11 @@
 //! maps from which [`events`](crate::events) reads. The kernel removes the probes when the last descriptor is closed, so
 //! they are gone when we are, however we end.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, Queue, RingBuf};
 use aya::programs::raw_trace_point::RawTracePointLink;
-use aya::programs::{ProgramError, RawTracePoint, UProbe};
+use aya::programs::{ProgramError, RawTracePoint};
 use aya::util::{nr_cpus, online_cpus};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
@@ -19,7 +18,8 @@ use log::Log;
 use super::features::Feature;
 use super::kernel::Lack;
 use super::placement::Placement;
-use super::uprobe::{Scope, Uprobe};
+use super::programs::{Program, Programs};
+use super::uprobe::{Scope, Uprobe, Uprobes};
 use crate::units::Pid;
 
 /// The kernel programs, built by `cargo xtask ebpf` and committed: with rings, and with perf buffers.
@@ -172,7 +172,9 @@ impl Capacity {
 
 /// The loaded eBPF object. Dropping it detaches everything but [`Probes`] that are still held.
 pub struct KernelPrograms {
-    ebpf: Ebpf,
+    /// Held for the maps that programs refer to which are loaded later.
+    _ebpf: Ebpf,
+    uprobes: Programs,
     first: Array<MapData, Wire<Target>>,
     targets: HashMap<MapData, u32, Wire<Target>>,
     /// What the kernel programs know of each process; the one at the head of [`Self::first`], if there is one, first.
@@ -232,7 +234,14 @@ pub struct EventMaps {
 
 /// The uprobes of one executable, for every process that runs it; dropping them detaches them.
 pub struct FileProbes {
-    _uprobes: Vec<Uprobe>,
+    uprobes: Uprobes,
+}
+
+impl FileProbes {
+    /// Takes in others, to be detached with these: then the kernel's waiting is one.
+    pub fn join(&mut self, mut others: Self) {
+        self.uprobes.0.append(&mut others.uprobes.0);
+    }
 }
 
 /// Of which processes the kernel tells that they replaced their program.
@@ -258,11 +267,12 @@ pub struct KeptMaps {
     pub reason_blocks: PerCpuArray<MapData, Wire<Blocks>>,
 }
 
-/// Uprobes of one process; dropping them detaches them, which takes some 100 ms each.
+/// Uprobes of one process; dropping them detaches them, which takes some 100 ms, or as much each where the kernel has no
+/// multi-uprobe links.
 #[derive(Debug)]
 pub struct Probes {
     pid: Pid,
-    uprobes: Vec<Uprobe>,
+    uprobes: Uprobes,
 }
 
 impl Probes {
@@ -275,7 +285,7 @@ impl Probes {
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.uprobes.len()
+        self.uprobes.0.len()
     }
 }
 
@@ -284,7 +294,7 @@ impl Probes {
 pub struct Attachment {
     pid: Pid,
     exe: PathBuf,
-    places: Vec<(OwnedFd, Placement)>,
+    places: Vec<(Program, Placement)>,
 }
 
 impl Attachment {
@@ -295,10 +305,10 @@ impl Attachment {
     /// If the kernel refuses one of them; then none stays.
     pub fn attach(self) -> Result<Probes, AttachError> {
         let Self { pid, exe, places } = self;
-        let mut probes = Probes { pid, uprobes: Vec::with_capacity(places.len()) };
+        let mut probes = Probes { pid, uprobes: Uprobes::default() };
         for (program, placement) in &places {
-            match Uprobe::attach(program.as_fd(), &exe, placement.offset, Scope::Process(pid)) {
-                Ok(uprobe) => probes.uprobes.push(uprobe),
+            match Uprobe::attach(program, &exe, placement.offset, Scope::Process(pid)) {
+                Ok(uprobe) => probes.uprobes.0.push(uprobe),
                 Err(source) => return Err(attach_error(pid, placement, source)),
             }
         }
@@ -343,6 +353,10 @@ impl KernelPrograms {
             loader.map_max_entries("RING_HEADS", possible_cpus);
             loader.map_max_entries("RING_SLOTS", slots_each * cpus.len() as u32);
         }
+        let object = if by_rings { OBJECT } else { OBJECT_PERF_BUFFER };
+        let load_error = |error| {
+            if is_permission(&error) { AttachError::Permission } else { AttachError::Load(Box::new(error)) }
+        };
         let mut ebpf = loader
             .override_global("ARCH", &ARCH, true)
             .override_global("EVERY_EXEC", &u32::from(execs == Execs::Every), true)
@@ -352,10 +366,10 @@ impl KernelPrograms {
             // One more: number 0 is of those that got none.
             .map_max_entries("SITE_BLOCKS", capacity.sites + 1)
             .map_max_entries("FREE_SITES", capacity.sites)
-            .load(if by_rings { OBJECT } else { OBJECT_PERF_BUFFER })
-            .map_err(|error| {
-                if is_permission(&error) { AttachError::Permission } else { AttachError::Load(Box::new(error)) }
-            })?;
+            .load(object)
+            .map_err(load_error)?;
+        // Before any map is taken out.
+        let uprobes = Programs::new(object, &ebpf).map_err(load_error)?;
         let first = take::<Array<_, _>>(&mut ebpf, "FIRST_TARGET")?;
         let targets = take::<HashMap<_, _, _>>(&mut ebpf, "TARGETS")?;
         let mut free_sites = take::<Queue<_, u32>>(&mut ebpf, "FREE_SITES")?;
@@ -385,7 +399,8 @@ impl KernelPrograms {
             0 => None,
             _ => EbpfLogger::init(&mut ebpf).inspect_err(|error| log::warn!("no log of kernel programs: {error}")).ok(),
         };
-        let programs = Self { ebpf, first, targets, known: Vec::new(), log, _exec: exec, _free_sites: free_sites };
+        let programs =
+            Self { _ebpf: ebpf, uprobes, first, targets, known: Vec::new(), log, _exec: exec, _free_sites: free_sites };
         Ok((programs, EventMaps { events, counts, kept }))
     }
 
@@ -487,10 +502,9 @@ impl KernelPrograms {
         let mut places = Vec::new();
         for placement in placements {
             let refused = program_error(placement.program);
-            let program = self.uprobe(placement.program)?;
-            let fd = program.fd().map_err(&refused)?.as_fd().try_clone_to_owned();
-            let fd = fd.map_err(|source| refused(ProgramError::IOError(source)))?;
-            places.push((fd, placement.clone()));
+            let program = self.uprobes.get(placement.program).map_err(&refused)?;
+            let program = program.try_clone().map_err(|source| refused(ProgramError::IOError(source)))?;
+            places.push((program, placement.clone()));
         }
         Ok(Attachment { pid, exe: exe.to_owned(), places })
     }
@@ -507,11 +521,11 @@ impl KernelPrograms {
         name: &str,
         placements: impl IntoIterator<Item = &'p Placement>,
     ) -> Result<FileProbes, AttachError> {
-        let mut uprobes = Vec::new();
+        let mut uprobes = Uprobes::default();
         for placement in placements {
-            let program = self.uprobe(placement.program)?.fd().map_err(program_error(placement.program))?;
-            let attached = Uprobe::attach(program.as_fd(), exe, placement.offset, Scope::EveryProcess);
-            uprobes.push(attached.map_err(|source| AttachError::AttachFile {
+            let program = self.uprobes.get(placement.program).map_err(program_error(placement.program))?;
+            let attached = Uprobe::attach(program, exe, placement.offset, Scope::EveryProcess);
+            uprobes.0.push(attached.map_err(|source| AttachError::AttachFile {
                 exe: name.to_owned(),
                 function: placement.function,
                 into_function: placement.into_function,
@@ -519,13 +533,13 @@ impl KernelPrograms {
                 source,
             })?);
         }
-        Ok(FileProbes { _uprobes: uprobes })
+        Ok(FileProbes { uprobes })
     }
 
     /// Forgets a process and detaches its probes.
     ///
-    /// Takes some 100 ms a probe, for the kernel waits each time until no CPU can be in it; closing them from several
-    /// threads was tried and is no faster. No event comes any more from the moment the process is forgotten.
+    /// The kernel waits until no CPU can be in them: some 100 ms, for each where it has no multi-uprobe links. No event comes
+    /// any more from the moment the process is forgotten.
     ///
     /// # Errors
     ///
@@ -534,17 +548,6 @@ impl KernelPrograms {
         let forgotten = self.forget(probes.pid);
         drop(probes);
         forgotten
-    }
-
-    /// A program of the object, loaded when it is first needed.
-    fn uprobe(&mut self, name: &'static str) -> Result<&mut UProbe, AttachError> {
-        let refused = program_error(name);
-        let program = self.ebpf.program_mut(name).ok_or_else(|| refused(ProgramError::NotLoaded))?;
-        let program: &mut UProbe = program.try_into().map_err(&refused)?;
-        if program.fd().is_err() {
-            program.load().map_err(refused)?;
-        }
-        Ok(program)
     }
 }
 

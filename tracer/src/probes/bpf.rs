@@ -1,11 +1,14 @@
-//! The few system calls that the eBPF library does not offer: by these a feature is tried.
+//! The few system calls that the eBPF library does not offer: by these a feature is tried, and programs go on multi-uprobe
+//! links.
 //!
 //! Layouts after <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/bpf.h> (`union bpf_attr`); each struct
 //! here is the head of one case, as far as it is used. The kernel takes what is behind the given size as zero.
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use aya_obj::generated::bpf_insn;
 
 /// `BPF_MAP_TYPE_HASH`.
 pub(super) const MAP_TYPE_HASH: u32 = 1;
@@ -85,32 +88,21 @@ pub(super) fn map_lookup_batch(map: &OwnedFd) -> io::Result<()> {
     bpf(Command::MapLookupBatch, &mut attr).map(|_| ())
 }
 
-/// `struct bpf_insn`.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub(super) struct Instruction {
-    code: u8,
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
-
-impl Instruction {
-    pub(super) const fn new(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> Self {
-        Self { code, registers: source << 4 | destination, offset, immediate }
-    }
-}
-
 /// `BPF_ADD` as an atomic operation.
 pub(super) const ADD: i32 = 0x00;
 /// `BPF_CMPXCHG`.
 pub(super) const COMPARE_EXCHANGE: i32 = 0xf1;
 
 /// A program that does this atomic operation, with the operand 1, on the `u64` at index 0 of an array.
-pub(super) fn on_first_word(array: &OwnedFd, operation: i32) -> [Instruction; 13] {
+pub(super) fn on_first_word(array: &OwnedFd, operation: i32) -> [bpf_insn; 13] {
     const PSEUDO_MAP_FD: u8 = 1;
     const MAP_LOOKUP_ELEM: i32 = 1;
-    let new = Instruction::new;
+    let new = |code, destination, source, off, imm| {
+        let mut instruction = bpf_insn { code, _bitfield_align_1: [], _bitfield_1: Default::default(), off, imm };
+        instruction.set_dst_reg(destination);
+        instruction.set_src_reg(source);
+        instruction
+    };
     [
         new(0x62, 10, 0, -4, 0),                           // *(u32 *)(r10 - 4) = 0
         new(0xbf, 2, 10, 0, 0),                            // r2 = r10
@@ -128,46 +120,64 @@ pub(super) fn on_first_word(array: &OwnedFd, operation: i32) -> [Instruction; 13
     ]
 }
 
-/// Loads a program of type `BPF_PROG_TYPE_KPROBE`, which uprobes take, to be attached in this way.
-pub(super) fn load_uprobe(instructions: &[Instruction], attach_type: u32) -> io::Result<OwnedFd> {
+/// How a program on uprobes is attached, which the kernel wants to know when it is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum By {
+    /// By a perf event; no `enum bpf_attach_type`.
+    PerfEvent = 0,
+    /// By `BPF_TRACE_UPROBE_MULTI`.
+    MultiLink = 48,
+}
+
+/// Loads a program of type `BPF_PROG_TYPE_KPROBE`, which uprobes take. With a `log`, the verifier writes to it, as text that
+/// ends with a zero.
+pub(super) fn load_uprobe(
+    name: &CStr,
+    instructions: &[bpf_insn],
+    by: By,
+    log: Option<&mut [u8]>,
+) -> io::Result<OwnedFd> {
     const TYPE_KPROBE: u32 = 2;
     #[repr(C)]
     struct Attr {
         program_type: u32,
         count: u32,
-        instructions: *const Instruction,
+        instructions: *const bpf_insn,
         license: *const libc::c_char,
         log_level: u32,
         log_size: u32,
-        log: u64,
+        log: *mut u8,
         kernel_version: u32,
         flags: u32,
         name: [u8; 16],
         interface: u32,
         attach_type: u32,
     }
+    // The kernel's limit, with the zero; what is longer is cut off.
+    let mut short = [0; 16];
+    short.iter_mut().zip(name.to_bytes().iter().take(15)).for_each(|(to, from)| *to = *from);
+    let (log_level, log_size) = log.as_ref().map_or((0, 0), |log| (1, log.len() as u32));
     let mut attr = Attr {
         program_type: TYPE_KPROBE,
         count: instructions.len() as u32,
         instructions: instructions.as_ptr(),
+        // What the helpers ask for.
         license: c"GPL".as_ptr(),
-        log_level: 0,
-        log_size: 0,
-        log: 0,
+        log_level,
+        log_size,
+        log: log.map_or(std::ptr::null_mut(), |log| log.as_mut_ptr()),
         kernel_version: 0,
         flags: 0,
-        name: [0; 16],
+        name: short,
         interface: 0,
-        attach_type,
+        attach_type: by as u32,
     };
     bpf(Command::ProgramLoad, &mut attr).map(descriptor)
 }
 
-/// `BPF_TRACE_UPROBE_MULTI`.
-pub(super) const TRACE_UPROBE_MULTI: u32 = 48;
-
-/// A multi-uprobe link of one place, for one process.
-pub(super) fn link_uprobe_multi(program: &OwnedFd, path: &CStr, offset: u64, pid: u32) -> io::Result<OwnedFd> {
+/// A multi-uprobe link of one place, for one process, or for every process if `pid` is 0.
+pub(super) fn link_uprobe_multi(program: BorrowedFd<'_>, path: &CStr, offset: u64, pid: u32) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attr {
         program: u32,
@@ -186,7 +196,7 @@ pub(super) fn link_uprobe_multi(program: &OwnedFd, path: &CStr, offset: u64, pid
     let mut attr = Attr {
         program: program.as_raw_fd() as u32,
         target: 0,
-        attach_type: TRACE_UPROBE_MULTI,
+        attach_type: By::MultiLink as u32,
         flags: 0,
         path: path.as_ptr(),
         offsets: &raw const offset,

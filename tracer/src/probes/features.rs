@@ -176,10 +176,11 @@ fn takes_compare_exchange() -> io::Result<bool> {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(false),
         made => made?,
     };
-    match bpf::load_uprobe(&bpf::on_first_word(&word, bpf::COMPARE_EXCHANGE), 0) {
+    let load = |operation| bpf::load_uprobe(c"try", &bpf::on_first_word(&word, operation), bpf::By::PerfEvent, None);
+    match load(bpf::COMPARE_EXCHANGE) {
         Ok(_) => Ok(true),
         // What does not load with an addition either says nothing of exchanges.
-        Err(_) => bpf::load_uprobe(&bpf::on_first_word(&word, bpf::ADD), 0).map(|_| false),
+        Err(_) => load(bpf::ADD).map(|_| false),
     }
 }
 

@@ -8,6 +8,7 @@
 //!   execute the instruction under a uprobe;
 //! - [`catalogue`]: which probes there are, and the ranked places at which each finds its values;
 //! - [`placement`]: the choice of the instruction, with its reason;
+//! - `programs`: the object's programs, loaded for the best kind of probe that the kernel has;
 //! - [`at_work`]: the process does not exit while a probe comes or goes;
 //! - [`attach`]: the eBPF object, loaded once, and the uprobes of one process;
 //! - [`calibration`]: what a hit costs on this machine;
@@ -26,6 +27,7 @@ pub mod instruction;
 pub mod kernel;
 mod own_code;
 pub mod placement;
+mod programs;
 mod uprobe;
 
 pub use attach::{AttachError, Attachment, Capacity, EventMaps, Execs, FileProbes, KernelPrograms, Probes, WayUp};

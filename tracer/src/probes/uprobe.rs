@@ -1,18 +1,20 @@
-//! One uprobe: the system calls.
+//! One uprobe, and several that go together: the system calls.
 //!
 //! In: a loaded kernel program, an executable, a place in it, a process or all. Out: a [`Uprobe`], which is there until it is
 //! dropped. aya attaches too, but only where the whole loaded object is at hand: attaching takes milliseconds and
-//! detaching a tenth of a second (the kernel waits until no CPU can be in the probe), so both happen on threads of
+//! detaching up to a tenth of a second (the kernel waits until no CPU can be in the probe), so both happen on threads of
 //! their own while events flow.
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::thread;
 
 use super::at_work::AtWork;
-use super::bpf;
+use super::bpf::{self, By};
+use super::programs::Program;
 use crate::kernel::perf_event::{self, Attributes};
 use crate::units::{FileOffset, Pid};
 
@@ -20,8 +22,8 @@ use crate::units::{FileOffset, Pid};
 /// is being dropped at the moment, then the thread waits for the kernel.
 #[derive(Debug)]
 pub(super) struct Uprobe {
-    /// `None` once it is being dropped.
-    event: Option<OwnedFd>,
+    /// A perf event or a link; `None` once it is being dropped.
+    held: Option<OwnedFd>,
 }
 
 /// Whose uprobe it is.
@@ -35,24 +37,59 @@ pub(super) enum Scope {
 
 impl Uprobe {
     /// Puts `program` on the instruction at `offset` of the file `exe`.
-    pub(super) fn attach(program: BorrowedFd<'_>, exe: &Path, offset: FileOffset, scope: Scope) -> io::Result<Self> {
+    pub(super) fn attach(program: &Program, exe: &Path, offset: FileOffset, scope: Scope) -> io::Result<Self> {
         let _at_work = AtWork::begin();
         let path = CString::new(exe.as_os_str().as_bytes())?;
-        let attr = Attributes::uprobe(bpf::uprobe_kind()?, &path, offset.0);
-        // A perf event wants a process or a CPU; a uprobe that is every process's fires on all CPUs, whichever is named.
-        let event = match scope {
-            Scope::Process(pid) => perf_event::open(&attr, libc::pid_t::try_from(pid.0).map_err(io::Error::other)?, -1),
-            Scope::EveryProcess => perf_event::open(&attr, -1, 0),
-        }?;
-        perf_event::run(event.as_fd(), program)?;
-        perf_event::enable(event.as_fd())?;
-        Ok(Self { event: Some(event) })
+        let held = match program.by() {
+            By::MultiLink => {
+                let pid = match scope {
+                    Scope::Process(pid) => pid.0,
+                    Scope::EveryProcess => 0,
+                };
+                bpf::link_uprobe_multi(program.as_fd(), &path, offset.0, pid)?
+            }
+            By::PerfEvent => {
+                let attr = Attributes::uprobe(bpf::uprobe_kind()?, &path, offset.0);
+                // A perf event wants a process or a CPU; a uprobe that is every process's fires on all CPUs, whichever is named.
+                let event = match scope {
+                    Scope::Process(pid) => {
+                        perf_event::open(&attr, libc::pid_t::try_from(pid.0).map_err(io::Error::other)?, -1)
+                    }
+                    Scope::EveryProcess => perf_event::open(&attr, -1, 0),
+                }?;
+                perf_event::run(event.as_fd(), program.as_fd())?;
+                perf_event::enable(event.as_fd())?;
+                event
+            }
+        };
+        Ok(Self { held: Some(held) })
     }
 }
 
 impl Drop for Uprobe {
     fn drop(&mut self) {
         let _at_work = AtWork::begin();
-        drop(self.event.take());
+        drop(self.held.take());
+    }
+}
+
+/// Uprobes that go together when this is dropped. The kernel waits for each, until no CPU can be in it; for links, all these
+/// waits can be one. (Perf events it takes away one after the other, whoever asks.)
+#[derive(Debug, Default)]
+pub(super) struct Uprobes(pub(super) Vec<Uprobe>);
+
+impl Drop for Uprobes {
+    fn drop(&mut self) {
+        /// An agent may have thousands of uprobes.
+        const THREADS: usize = 32;
+        let each = self.0.len().div_ceil(THREADS);
+        thread::scope(|scope| {
+            while self.0.len() > each {
+                let some = self.0.split_off(self.0.len() - each);
+                // Where there can be no thread they go here and now.
+                let _ = thread::Builder::new().spawn_scoped(scope, move || drop(some));
+            }
+            self.0.clear();
+        });
     }
 }

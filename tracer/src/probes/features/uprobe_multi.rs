@@ -4,9 +4,11 @@
 //! thread through whose number is the PID ("bpf: Fix multi-uprobe PID filtering logic", 46ba0e49b642).
 
 use std::io;
+use std::os::fd::AsFd;
 
 use super::Found;
-use crate::probes::bpf;
+use crate::probes::at_work::AtWork;
+use crate::probes::bpf::{self, By};
 use crate::probes::own_code;
 use crate::units::RemoteAddr;
 
@@ -35,14 +37,15 @@ pub(super) fn find() -> Found {
 fn hits_of_two_threads() -> io::Result<Option<u64>> {
     let counter = bpf::map_create(bpf::MAP_TYPE_ARRAY, 4, 8, 1)?;
     let counting = bpf::on_first_word(&counter, bpf::ADD);
+    let load = |by| bpf::load_uprobe(c"try", &counting, by, None);
     // What does not load as a plain uprobe either says nothing of multi-uprobes.
-    bpf::load_uprobe(&counting, 0)?;
-    let program = match bpf::load_uprobe(&counting, bpf::TRACE_UPROBE_MULTI) {
+    load(By::PerfEvent)?;
+    let program = match load(By::MultiLink) {
         Err(error) if is_unsupported(&error) => return Ok(None),
         loaded => loaded?,
     };
     let offset = own_code::file_offset(RemoteAddr(subject as *const () as usize as u64))?;
-    let link = match bpf::link_uprobe_multi(&program, c"/proc/self/exe", offset.0, std::process::id()) {
+    let link = match bpf::link_uprobe_multi(program.as_fd(), c"/proc/self/exe", offset.0, std::process::id()) {
         Err(error) if is_unsupported(&error) => return Ok(None),
         linked => linked?,
     };
@@ -51,7 +54,11 @@ fn hits_of_two_threads() -> io::Result<Option<u64>> {
         std::thread::Builder::new().spawn(|| subject())?.join().map_err(|_| io::Error::other("a thread failed"))?;
     }
     let hits = bpf::array_first(&counter)?;
-    drop(link);
+    // The kernel waits until no CPU can be in it: nobody else must.
+    std::thread::Builder::new().spawn(move || {
+        let _at_work = AtWork::begin();
+        drop(link);
+    })?;
     Ok(Some(hits))
 }
 

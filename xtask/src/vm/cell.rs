@@ -148,7 +148,7 @@ impl Cell {
     }
 
     /// Of the cell alone: others run at the same time.
-    fn file_name(&self) -> String {
+    pub(super) fn file_name(&self) -> String {
         let go = self.go.as_deref().unwrap_or("none");
         let lacks = self.lacks.map(|lack| format!("-without-{lack}")).unwrap_or_default();
         format!("{}-{}-go{go}{lacks}", self.arch, self.kernel)

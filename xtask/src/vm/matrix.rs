@@ -237,8 +237,18 @@ fn shortened(cells: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::super::results::Results;
     use super::*;
+
+    #[test]
+    fn no_two_machines_write_to_the_same_file() {
+        let versions: Vec<String> = GO_VERSIONS.iter().map(|&version| version.to_owned()).collect();
+        let cells: Vec<Cell> = Arch::ALL.into_iter().flat_map(|arch| cells(arch, &versions, false)).collect();
+        let names: BTreeSet<String> = cells.iter().map(Cell::file_name).collect();
+        assert_eq!(names.len(), cells.len(), "{names:?}");
+    }
 
     #[test]
     fn the_table_shows_every_cell_and_names_what_failed() {

@@ -38,6 +38,7 @@ pub(crate) const TESTS: &[&str] = &[
     "proof::agreement::",
     "top::once",
     "leaves_no_trace::",
+    "agent::memory_high_of_its_cgroup",
 ];
 
 /// Machines that lack something: the kernel, and what it is made to lack.

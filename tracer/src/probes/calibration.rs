@@ -95,7 +95,7 @@ mod subjects {
     pub(super) const BIRTH: (Subject, u64) = (birth, 3);
     /// A five-byte nop.
     pub(super) const NOP5: Option<(Subject, u64)> = Some((nop5, 3));
-    /// A move.
+    /// A move that changes something: one that does not is a nop to newer kernels, and emulated.
     pub(super) const SINGLE_STEPPED: (Subject, u64) = (single_stepped, 3);
 
     #[unsafe(naked)]
@@ -125,7 +125,7 @@ mod subjects {
 
     #[unsafe(naked)]
     extern "C" fn single_stepped(_g: *const u64) {
-        core::arch::naked_asm!("mov rax, rdi", "mov rcx, rcx", "ret")
+        core::arch::naked_asm!("mov rax, rdi", "mov rcx, rax", "ret")
     }
 }
 
@@ -138,7 +138,7 @@ mod subjects {
     /// A branch, the g in X0.
     pub(super) const BIRTH: (Subject, u64) = (birth, 0);
     pub(super) const NOP5: Option<(Subject, u64)> = None;
-    /// A move.
+    /// A move that changes something: one that does not is a nop to newer kernels, and emulated.
     pub(super) const SINGLE_STEPPED: (Subject, u64) = (single_stepped, 0);
 
     #[unsafe(naked)]
@@ -162,7 +162,7 @@ mod subjects {
 
     #[unsafe(naked)]
     extern "C" fn single_stepped(_g: *const u64) {
-        core::arch::naked_asm!("mov x1, x1", "ret")
+        core::arch::naked_asm!("mov x1, x0", "ret")
     }
 }
 

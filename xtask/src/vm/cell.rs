@@ -119,8 +119,9 @@ impl Cell {
         let image = self.kernel.image(self.arch)?;
         let folder = workspace::target().join("vm");
         fs::create_dir_all(&folder)?;
-        // Other checkouts and other runs may be at it too.
-        let initramfs = RemovedAtEnd(folder.join(format!("initramfs.{}", process::id())));
+        let name = self.file_name();
+        // Another run may be at the same cell.
+        let initramfs = RemovedAtEnd(folder.join(format!("{name}.initramfs.{}", process::id())));
         fs::write(&initramfs.0, self.pack(payload, args)?).context("cannot write the initramfs")?;
         let parameters = format!("{} {}", args.append, self.lacks.map_or("", Lack::kernel_parameters));
         let machine = Machine {
@@ -132,8 +133,7 @@ impl Cell {
             kernel_parameters: &parameters,
             deadline: Duration::from_secs(args.timeout),
         };
-        let go = self.go.as_deref().unwrap_or("none");
-        let log_path = folder.join(format!("{}-{}-go{go}.log", self.arch, self.kernel));
+        let log_path = folder.join(format!("{name}.log"));
         let mut log = fs::File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
         let ending = machine
             .run(|line| {
@@ -145,6 +145,13 @@ impl Cell {
             .with_context(|| format!("{} ({}); its console is in {}", self, image.package, log_path.display()))?;
         let results = Results::read(&ending.lines);
         Ok(Outcome { results, status: ending.status, release: ending.release, took: ending.took })
+    }
+
+    /// Of the cell alone: others run at the same time.
+    pub(super) fn file_name(&self) -> String {
+        let go = self.go.as_deref().unwrap_or("none");
+        let lacks = self.lacks.map(|lack| format!("-without-{lack}")).unwrap_or_default();
+        format!("{}-{}-go{go}{lacks}", self.arch, self.kernel)
     }
 
     fn pack(&self, payload: &Payload, args: &VmArgs) -> Result<Vec<u8>> {

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
+use std::num::NonZero;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
+use std::{fs, thread};
 
 use anyhow::{Context, Result, ensure};
 
@@ -36,40 +38,23 @@ pub(crate) const TESTS: &[&str] = &[
     "proof::agreement::",
     "top::once",
     "leaves_no_trace::",
+    "agent::memory_high_of_its_cgroup",
 ];
 
 /// Machines that lack something: the kernel, and what it is made to lack.
 const LACKING: &[(Arch, Kernel, Lack)] =
     &[(Arch::X86_64, Kernel::V6_1, Lack::Lockdown), (Arch::X86_64, Kernel::UserMode, Lack::Uprobes)];
 
-/// Runs the cells one after the other and prints the table; the whole matrix is written to docs/kernels.md.
+/// Runs the cells, as many at a time as there are processors (an emulator keeps one busy), and prints the table; the whole matrix
+/// is written to docs/kernels.md.
 pub(crate) fn run(args: &VmArgs) -> Result<()> {
-    let mut rows = Vec::new();
+    let mut planned = Vec::new();
     for arch in Arch::ALL {
-        let payload = Payload::tests(arch)?;
-        let kernels = if args.short { &[Kernel::V5_10, Kernel::V6_1] } else { Kernel::all(arch) };
-        let mut cells = Vec::new();
-        for go in programs::build(arch, &args.go, args.short)? {
-            cells.extend(kernels.iter().map(|&kernel| Cell { arch, kernel, go: Some(go.clone()), lacks: None }));
-            let newest = GO_VERSIONS.last() == Some(&go.as_str());
-            let lacking = LACKING.iter().filter(|(lacking, ..)| newest && *lacking == arch);
-            cells.extend(lacking.map(|&(arch, kernel, lack)| Cell {
-                arch,
-                kernel,
-                go: Some(go.clone()),
-                lacks: Some(lack),
-            }));
-        }
-        for cell in cells {
-            eprint!("{cell}: ");
-            let outcome = cell.run(&payload, args, |_| ());
-            match &outcome {
-                Ok(outcome) => eprintln!("{} in {} s", outcome.results, outcome.took.as_secs()),
-                Err(error) => eprintln!("{error:#}"),
-            }
-            rows.push((cell, outcome));
-        }
+        let payload = Arc::new(Payload::tests(arch)?);
+        let versions = programs::build(arch, &args.go, args.short)?;
+        planned.extend(cells(arch, &versions, args.short).into_iter().map(|cell| (cell, Arc::clone(&payload))));
     }
+    let rows = run_all(planned, args);
     let text = render(&rows, args.filter.as_deref());
     print!("{text}");
     if !args.short {
@@ -80,6 +65,49 @@ pub(crate) fn run(args: &VmArgs) -> Result<()> {
     let bad = rows.iter().filter(|(_, outcome)| !outcome.as_ref().is_ok_and(Outcome::green)).count();
     ensure!(bad == 0, "{bad} of {} cells are not green", rows.len());
     Ok(())
+}
+
+/// An architecture's cells, in the table's order.
+fn cells(arch: Arch, versions: &[String], short: bool) -> Vec<Cell> {
+    let kernels = if short { &[Kernel::V5_10, Kernel::V6_1] } else { Kernel::all(arch) };
+    let mut cells = Vec::new();
+    for go in versions {
+        let cell = |kernel, lacks| Cell { arch, kernel, go: Some(go.clone()), lacks };
+        cells.extend(kernels.iter().map(|&kernel| cell(kernel, None)));
+        let newest = GO_VERSIONS.last() == Some(&go.as_str());
+        let lacking = LACKING.iter().filter(|(lacking, ..)| newest && *lacking == arch);
+        cells.extend(lacking.map(|&(_, kernel, lack)| cell(kernel, Some(lack))));
+    }
+    cells
+}
+
+/// Runs each cell once, saying how it ended when it ends; the rows are in the order of the cells.
+fn run_all(planned: Vec<(Cell, Arc<Payload>)>, args: &VmArgs) -> Vec<Row> {
+    let at_once = thread::available_parallelism().map_or(1, NonZero::get);
+    let waiting = Mutex::new(planned.into_iter().enumerate());
+    let (sender, ended) = mpsc::channel();
+    let mut rows: Vec<(usize, Row)> = thread::scope(|scope| {
+        for _ in 0..at_once {
+            let (waiting, sender) = (&waiting, sender.clone());
+            scope.spawn(move || {
+                // A poisoned lock is another thread's panic: the scope hands that on.
+                while let Some((index, (cell, payload))) = waiting.lock().ok().and_then(|mut waiting| waiting.next()) {
+                    let outcome = cell.run(&payload, args, |_| ());
+                    match &outcome {
+                        Ok(outcome) => eprintln!("{cell}: {} in {} s", outcome.results, outcome.took.as_secs()),
+                        Err(error) => eprintln!("{cell}: {error:#}"),
+                    }
+                    if sender.send((index, (cell, outcome))).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        ended.iter().collect()
+    });
+    rows.sort_by_key(|(index, _)| *index);
+    rows.into_iter().map(|(_, row)| row).collect()
 }
 
 type Row = (Cell, Result<Outcome>);
@@ -210,8 +238,18 @@ fn shortened(cells: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::super::results::Results;
     use super::*;
+
+    #[test]
+    fn no_two_machines_write_to_the_same_file() {
+        let versions: Vec<String> = GO_VERSIONS.iter().map(|&version| version.to_owned()).collect();
+        let cells: Vec<Cell> = Arch::ALL.into_iter().flat_map(|arch| cells(arch, &versions, false)).collect();
+        let names: BTreeSet<String> = cells.iter().map(Cell::file_name).collect();
+        assert_eq!(names.len(), cells.len(), "{names:?}");
+    }
 
     #[test]
     fn the_table_shows_every_cell_and_names_what_failed() {

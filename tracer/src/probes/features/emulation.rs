@@ -36,14 +36,14 @@ struct Subject {
     probe_at: u64,
 }
 
-/// Single-stepped by every kernel.
+/// Single-stepped by every kernel. It changes a register: a move of one to itself is a nop to kernels that emulate all nops, such as 7.3.
 const REFERENCE: usize = 0;
 
 #[cfg(target_arch = "x86_64")]
 const SUBJECTS: [Subject; 6] = {
     #[unsafe(naked)]
     extern "C" fn mov() {
-        core::arch::naked_asm!("mov rcx, rcx", "ret")
+        core::arch::naked_asm!("mov rcx, rax", "ret")
     }
     #[unsafe(naked)]
     extern "C" fn nop() {
@@ -79,7 +79,7 @@ const SUBJECTS: [Subject; 6] = {
 const SUBJECTS: [Subject; 6] = {
     #[unsafe(naked)]
     extern "C" fn mov() {
-        core::arch::naked_asm!("mov x1, x1", "ret")
+        core::arch::naked_asm!("mov x1, x0", "ret")
     }
     #[unsafe(naked)]
     extern "C" fn nop() {

@@ -30,15 +30,27 @@ fn without(feature: &str) -> Result<Command> {
 }
 
 fn traced_without(feature: &str, version: &str, arguments: &[&str]) -> Result<(Trace, Tally)> {
+    let (trace, tally, ()) = looked_at_without(feature, version, arguments, |_| Ok(()))?;
+    Ok((trace, tally))
+}
+
+/// The same, with a look at gotracer while it traces.
+fn looked_at_without<T>(
+    feature: &str,
+    version: &str,
+    arguments: &[&str],
+    look: impl FnOnce(&mut Gotracer) -> Result<T>,
+) -> Result<(Trace, Tally, T)> {
     require_root_and_bpf()?;
     let mut program = Program::start(&Program::find(version, "plain", "tally")?, &[])?;
     let pid = program.pid().to_string();
-    let tracer = Gotracer::start(without(feature)?.args(["trace", "--json", "--pid", &pid]).args(arguments))?;
+    let mut tracer = Gotracer::start(without(feature)?.args(["trace", "--json", "--pid", &pid]).args(arguments))?;
+    let seen = look(&mut tracer)?;
     program.send("go")?;
     let tally = program.tally()?;
     let trace = tracer.stop()?;
     program.quit_in_peace()?;
-    Ok((trace, tally))
+    Ok((trace, tally, seen))
 }
 
 /// Events by perf buffers instead of mapped rings.
@@ -60,34 +72,29 @@ fn records_one_by_one(version: &str) -> Result<()> {
 
 /// Probes by perf events instead of multi-uprobe links. Which of the two it is, the kernel tells of gotracer's descriptors.
 fn probes_one_by_one(version: &str) -> Result<()> {
-    require_root_and_bpf()?;
-    let links = |without_it: bool| -> Result<usize> {
-        let mut program = Program::start(&Program::find(version, "plain", "tally")?, &[])?;
-        let pid = program.pid().to_string();
-        let feature = if without_it { "multi-uprobe links" } else { "" };
-        let mut tracer = Gotracer::start(without(feature)?.args(["trace", "--json", "--pid", &pid]))?;
-        let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", tracer.child().pid()))?;
-        // Descriptors come and go while we look.
-        let links = descriptors.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok());
-        let links = links.filter(|text| text.contains("uprobe_multi")).count();
-        program.send("go")?;
-        let tally = program.tally()?;
-        let trace = tracer.stop()?;
-        program.quit_in_peace()?;
+    let links = |without: &str| -> Result<usize> {
+        let (trace, tally, links) = looked_at_without(without, version, &[], links_of)?;
         let mut findings = Findings::default();
         check::counts(&mut findings, &trace, &tally);
         check::events(&mut findings, &trace, &tally);
         findings.report(&trace)?;
         Ok(links)
     };
-    ensure!(links(true)? == 0, "links without the feature");
+    ensure!(links("multi-uprobe links")? == 0, "links without the feature");
     let doctor = Gotracer::refuse(&["doctor", "--json"])?;
     let report: Value = serde_json::from_str(&doctor.stdout.join("\n"))?;
     let features = report["features"].as_array().context("no features")?;
     let feature = features.iter().find(|feature| feature["feature"] == "uprobe_multi").context("no such feature")?;
-    let links = links(false)?;
+    let links = links("")?;
     ensure!((links >= 4) == (feature["found"] == true), "{links} links, and the feature is {feature}");
     Ok(())
+}
+
+fn links_of(tracer: &mut Gotracer) -> Result<usize> {
+    let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", tracer.child().pid()))?;
+    // Descriptors come and go while we look.
+    let texts = descriptors.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok());
+    Ok(texts.filter(|text| text.contains("uprobe_multi")).count())
 }
 
 /// No probe stands on a nop, and the counts are the same.

@@ -32,7 +32,7 @@ use clap::{Parser, Subcommand};
 use crate::probes::at_work;
 use crate::units::parse_duration;
 
-/// For so long the end of a command waits for probes that are being taken away; each takes the kernel a tenth of a second.
+/// For so long the end of a command waits for probes that are being taken away; each takes the kernel up to a tenth of a second.
 const MOST_FOR_PROBES: Duration = Duration::from_secs(10);
 
 /// A failure of a command: printed as one sentence, its causes below.

@@ -6,6 +6,8 @@
 //! target then takes a trap at each hit, for nobody, until it ends or another tracer has stood there. What is still open
 //! when a process ends is closed behind that signal, and is not in danger.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +45,15 @@ impl Drop for AtWork {
         threads().at_work -= 1;
         ONE_LESS.notify_all();
     }
+}
+
+/// Closes what a uprobe hangs on, on a thread of its own: the kernel waits until no CPU can be in it, and nobody else must.
+pub(super) fn close_apart(held: OwnedFd) -> io::Result<()> {
+    std::thread::Builder::new().spawn(move || {
+        let _at_work = AtWork::begin();
+        drop(held);
+    })?;
+    Ok(())
 }
 
 /// To be called right before the process exits: waits for those at work, for `limit` at most, and lets nobody begin any more.

@@ -177,7 +177,7 @@ fn entry() -> Target {
 /// be room for 20,000 on each CPU, for what finds no room costs less. What gives [`KernelPrograms`] room for records
 /// must have left some.
 ///
-/// Gives the probes, too: it takes a tenth of a second each to detach them.
+/// Gives the probes, too: it takes up to a tenth of a second each to detach them.
 ///
 /// # Errors
 ///

@@ -1,7 +1,8 @@
 //! What this kernel can do, found by trying each thing; version numbers say nothing about kernels that are patched.
 //!
 //! Out: for each [`Feature`] a [`Found`]; for each instruction a probe may stand on, how it is executed
-//! ([`emulation`]). Leaves nothing behind: maps, programs and probes are closed before the answer is given.
+//! ([`emulation`]). Leaves nothing behind: maps and programs are closed before the answer is given, probes
+//! soon after.
 
 pub mod emulation;
 mod nop_calls;

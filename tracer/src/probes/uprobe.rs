@@ -5,7 +5,7 @@
 //! detaching up to a tenth of a second (the kernel waits until no CPU can be in the probe), so both happen on threads of
 //! their own while events flow.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -41,29 +41,31 @@ impl Uprobe {
         let _at_work = AtWork::begin();
         let path = CString::new(exe.as_os_str().as_bytes())?;
         let held = match program.by() {
-            By::MultiLink => {
-                let pid = match scope {
-                    Scope::Process(pid) => pid.0,
-                    Scope::EveryProcess => 0,
-                };
-                bpf::link_uprobe_multi(program.as_fd(), &path, offset.0, pid)?
-            }
-            By::PerfEvent => {
-                let attr = Attributes::uprobe(bpf::uprobe_kind()?, &path, offset.0);
-                // A perf event wants a process or a CPU; a uprobe that is every process's fires on all CPUs, whichever is named.
-                let event = match scope {
-                    Scope::Process(pid) => {
-                        perf_event::open(&attr, libc::pid_t::try_from(pid.0).map_err(io::Error::other)?, -1)
-                    }
-                    Scope::EveryProcess => perf_event::open(&attr, -1, 0),
-                }?;
-                perf_event::run(event.as_fd(), program.as_fd())?;
-                perf_event::enable(event.as_fd())?;
-                event
-            }
-        };
+            By::MultiLink => by_link(program, &path, offset, scope),
+            By::PerfEvent => by_perf_event(program, &path, offset, scope),
+        }?;
         Ok(Self { held: Some(held) })
     }
+}
+
+fn by_link(program: &Program, path: &CStr, offset: FileOffset, scope: Scope) -> io::Result<OwnedFd> {
+    let pid = match scope {
+        Scope::Process(pid) => pid.0,
+        Scope::EveryProcess => 0,
+    };
+    bpf::link_uprobe_multi(program.as_fd(), path, offset.0, pid)
+}
+
+fn by_perf_event(program: &Program, path: &CStr, offset: FileOffset, scope: Scope) -> io::Result<OwnedFd> {
+    let attr = Attributes::uprobe(bpf::uprobe_kind()?, path, offset.0);
+    // A perf event wants a process or a CPU; a uprobe that is every process's fires on all CPUs, whichever is named.
+    let event = match scope {
+        Scope::Process(pid) => perf_event::open(&attr, libc::pid_t::try_from(pid.0).map_err(io::Error::other)?, -1),
+        Scope::EveryProcess => perf_event::open(&attr, -1, 0),
+    }?;
+    perf_event::run(event.as_fd(), program.as_fd())?;
+    perf_event::enable(event.as_fd())?;
+    Ok(event)
 }
 
 impl Drop for Uprobe {

@@ -45,7 +45,7 @@ pub(crate) const TESTS: &[&str] = &[
 const LACKING: &[(Arch, Kernel, Lack)] =
     &[(Arch::X86_64, Kernel::V6_1, Lack::Lockdown), (Arch::X86_64, Kernel::UserMode, Lack::Uprobes)];
 
-/// Runs the cells, as many at a time as there are processors (an emulator keeps one busy), and prints the table; the whole matrix
+/// Runs the cells, as many at a time as there are processors, and prints the table; the whole matrix
 /// is written to docs/kernels.md.
 pub(crate) fn run(args: &VmArgs) -> Result<()> {
     let mut planned = Vec::new();

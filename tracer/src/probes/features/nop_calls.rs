@@ -23,8 +23,7 @@ mod x86_64 {
     use std::io;
 
     use crate::kernel::perf_event::{self, Attributes};
-    use crate::probes::at_work::AtWork;
-    use crate::probes::{bpf, own_code};
+    use crate::probes::{at_work, bpf, own_code};
     use crate::units::RemoteAddr;
 
     /// `call rel32`.
@@ -47,11 +46,7 @@ mod x86_64 {
         }
         // SAFETY: our own code, which may be read; volatile because the kernel changes it.
         let first = unsafe { std::ptr::read_volatile(entry as *const u8) };
-        // The kernel waits for a tenth of a second when a probe goes: nobody else must.
-        std::thread::Builder::new().spawn(move || {
-            let _at_work = AtWork::begin();
-            drop(event);
-        })?;
+        at_work::close_apart(event)?;
         Ok(first == CALL)
     }
 }

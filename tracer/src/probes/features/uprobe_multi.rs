@@ -7,9 +7,8 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::Found;
-use crate::probes::at_work::AtWork;
 use crate::probes::bpf::{self, By};
-use crate::probes::own_code;
+use crate::probes::{at_work, own_code};
 use crate::units::RemoteAddr;
 
 #[cfg(target_arch = "x86_64")]
@@ -54,11 +53,7 @@ fn hits_of_two_threads() -> io::Result<Option<u64>> {
         std::thread::Builder::new().spawn(|| subject())?.join().map_err(|_| io::Error::other("a thread failed"))?;
     }
     let hits = bpf::array_first(&counter)?;
-    // The kernel waits until no CPU can be in it: nobody else must.
-    std::thread::Builder::new().spawn(move || {
-        let _at_work = AtWork::begin();
-        drop(link);
-    })?;
+    at_work::close_apart(link)?;
     Ok(Some(hits))
 }
 

@@ -13,10 +13,11 @@ import (
 func bubbles() {
 	test := func(t *testing.T) {
 		synctest.Test(t, func(*testing.T) {
-			inside := make(chan int)
+			// Each way of waiting lasts: nobody sends to receivers, nobody receives from the sender.
+			inside, full := make(chan int), make(chan int)
 			for _, wait := range []func(){
 				func() { <-inside },
-				func() { inside <- 1 },
+				func() { full <- 1 },
 				func() {
 					select {
 					case <-inside:

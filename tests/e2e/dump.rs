@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use gotracer_tests::child::{Running, poll};
-use gotracer_tests::environment::{Skip, gotracer};
+use gotracer_tests::environment::{Skip, gotracer, in_a_vm};
 use gotracer_tests::traceback::{Traced, get, parse};
 use gotracer_tests::tracer::Refusal;
 use gotracer_tests::{GO_VERSIONS, Program, VARIANTS};
@@ -142,7 +142,7 @@ fn available_bytes() -> Result<u64> {
 fn two_hundred_thousand() -> Result<()> {
     // Of each there are a stack, two tracebacks in lines, and the text of both: some 12 KiB.
     // Where processors are emulated, the program takes minutes for its own traceback of more than some thousand.
-    let most = if std::env::var_os("GOTRACER_VM").is_some() { 10_000 } else { 200_000 };
+    let most = if in_a_vm() { 10_000 } else { 200_000 };
     let crowd = (available_bytes()? / (12 << 10)).min(most);
     ensure!(crowd >= 10_000, "no memory for a crowd: room for {crowd} goroutines");
     let program = Program::start(&Program::find(newest()?, "plain", "stacks")?, &["-crowd", &crowd.to_string()])?;

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use gotracer_tests::child::Running;
-use gotracer_tests::environment::{gotracer, require_root_and_bpf};
+use gotracer_tests::environment::{gotracer, in_a_vm, require_root_and_bpf};
 use gotracer_tests::servers::{self, Server};
 use gotracer_tests::{GO_VERSIONS, Program};
 use libtest_mimic::Trial;
@@ -48,6 +48,9 @@ const AT_ONCE: usize = 15;
 /// One of each family: as many as an emulated machine has time for, of which it observes three at once.
 const IN_A_VM: [&str; 5] = ["send", "done", "group", "ticker", "mutex"];
 const AT_ONCE_IN_A_VM: usize = 3;
+/// How long a case is observed. An emulated machine gets as many looks at the goroutines from three times the time.
+const OBSERVED: &str = "10s";
+const OBSERVED_IN_A_VM: &str = "30s";
 
 pub(crate) fn trials() -> Vec<Trial> {
     let each = |&version: &&'static str| trial(format!("leaks::patterns::go{version}"), move || patterns(version));
@@ -82,8 +85,9 @@ impl Case {
         let variant = if kind == IN_C { "cgo" } else { "plain" };
         let program = Program::start(&Program::find(version, variant, "leaks")?, &arguments)?;
         let mut command = Command::new(gotracer()?);
+        let observed = if in_a_vm() { OBSERVED_IN_A_VM } else { OBSERVED };
         command
-            .args(["leaks", "--json", "--pid", &program.pid().to_string(), "--for", "10s", "--interval", "500ms"])
+            .args(["leaks", "--json", "--pid", &program.pid().to_string(), "--for", observed, "--interval", "500ms"])
             .args(more);
         if kind == "storm" {
             command.args(["--storm-period", "2s"]);
@@ -151,7 +155,7 @@ fn patterns(version: &'static str) -> Result<()> {
     let twins = LEAKS.iter().map(|(kind, _)| (*kind, None)).chain(HEALTHY.iter().map(|kind| (*kind, None)));
     let mut cases: Vec<_> = LEAKS.iter().map(|(kind, expected)| (*kind, Some(*expected))).chain(twins).collect();
     let mut at_once = if probes { AT_ONCE } else { cases.len() / 2 + 1 };
-    if std::env::var_os("GOTRACER_VM").is_some() {
+    if in_a_vm() {
         cases.retain(|(kind, _)| IN_A_VM.contains(kind));
         at_once = AT_ONCE_IN_A_VM;
     }

@@ -25,6 +25,11 @@ pub fn in_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| !value.is_empty() && value != "false" && value != "0")
 }
 
+/// In an emulated machine (`cargo xtask vm` sets `GOTRACER_VM`), some twenty times slower than the one it is emulated on.
+pub fn in_a_vm() -> bool {
+    std::env::var_os("GOTRACER_VM").is_some()
+}
+
 /// This machine's processor in Go's terms.
 pub fn host_goarch() -> &'static str {
     if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use gotracer_tests::Program;
 use gotracer_tests::agent::{Agent, Folder};
 use gotracer_tests::child::poll;
-use gotracer_tests::environment::require_root_and_bpf;
+use gotracer_tests::environment::{in_a_vm, require_root_and_bpf};
 use libtest_mimic::Trial;
 
 use super::{QUICK, check_evidence, count_folders, newest};
@@ -147,7 +147,7 @@ impl Cgroup {
             fs::write(cgroup.folder.join("cgroup.procs"), pid.to_string())?;
             return Ok(cgroup);
         }
-        ensure!(std::env::var_os("GOTRACER_VM").is_none(), "this machine's cgroups have no memory: {controllers}");
+        ensure!(!in_a_vm(), "this machine's cgroups have no memory: {controllers}");
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
         let memory =
             text.lines().find(|line| line.split(':').nth(1).is_some_and(|c| c.split(',').any(|c| c == "memory")));

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::{fmt, fs};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,6 +11,8 @@ use clap::ValueEnum;
 use super::cache;
 use super::debian::Suite;
 use crate::cross::Arch;
+use crate::toolchains::install_debian_packages;
+use crate::workspace::{self, output};
 
 /// A line of kernels that we promise to run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -28,7 +31,7 @@ pub(crate) enum Kernel {
     /// With pages of 16 KiB (arm64).
     #[value(name = "16k")]
     Pages16k,
-    /// User-mode Linux 6.1, a kernel without perf events and uprobes that runs as a process (x86_64)
+    /// User-mode Linux, a kernel without perf events and uprobes that runs as a process (x86_64)
     #[value(name = "uml")]
     UserMode,
 }
@@ -62,7 +65,8 @@ impl Kernel {
             Kernel::V6_12 => &[("bookworm-backports", "linux-image-6.12."), ("trixie", "linux-image-6.12.")],
             // Since 7.3 linux-image only depends on linux-binary, which has the file.
             Kernel::Newest | Kernel::Pages16k => &[("trixie-backports", "linux-binary-"), ("sid", "linux-image-")],
-            Kernel::UserMode => &[("bookworm", "user-mode-linux")],
+            // Before 6.13 it has no room for the registers of a processor with AMX, and ends with its first process.
+            Kernel::UserMode => &[("sid", "user-mode-linux"), ("bookworm", "user-mode-linux")],
         }
     }
 
@@ -72,7 +76,11 @@ impl Kernel {
     ///
     /// When no suite gives a package with a kernel in it.
     pub(crate) fn image(self, arch: Arch) -> Result<Image> {
-        let folder = cache::folder(&format!("vm/kernel-{self}-{arch}"), |folder| self.fetch(arch, folder))?;
+        let name = format!("vm/kernel-{self}-{arch}");
+        let folder = cache::folder(&name, |folder| {
+            self.fetch(arch, folder)?;
+            if self.is_program() { bind_to_libc(folder, &workspace::cache()?.join(&name)) } else { Ok(()) }
+        })?;
         let package = fs::read_to_string(folder.join("package"))?;
         Ok(Image { path: folder.join("vmlinuz"), package })
     }
@@ -101,12 +109,16 @@ impl Kernel {
             names.sort_by(|a, b| by_numbers(b, a));
             for name in names.into_iter().take(3) {
                 let unpacked = folder.join("unpacked");
-                match suite
-                    .unpack(&[format!("{name}:{}", arch.debian())], &unpacked)
-                    .and_then(|()| find_image(&unpacked))
-                {
+                let mut packages = vec![format!("{name}:{}", arch.debian())];
+                if self.is_program() {
+                    packages.push(format!("libc6:{}", arch.debian()));
+                }
+                match suite.unpack(&packages, &unpacked).and_then(|()| find_image(&unpacked)) {
                     Ok(image) => {
                         fs::rename(&image, folder.join("vmlinuz"))?;
+                        if self.is_program() {
+                            keep_libc(&unpacked, folder)?;
+                        }
                         fs::write(folder.join("package"), &name)?;
                         fs::remove_dir_all(&unpacked)?;
                         return Ok(());
@@ -141,6 +153,28 @@ fn find_image(unpacked: &Path) -> Result<PathBuf> {
         .map(|entry| entry.path())
         .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz")))
         .context("it has no vmlinuz")
+}
+
+/// The libc of a kernel that is a program: its suite's may be newer than this machine's.
+const LIBC: [&str; 2] = ["ld-linux-x86-64.so.2", "libc.so.6"];
+
+/// Moves the libc that was unpacked beside the kernel.
+fn keep_libc(unpacked: &Path, folder: &Path) -> Result<()> {
+    for name in LIBC {
+        // Where it lies depends on whether /lib has moved to /usr/lib in that suite.
+        let places = ["usr/lib", "lib"].map(|place| unpacked.join(place).join("x86_64-linux-gnu").join(name));
+        let found = places.iter().find(|path| path.exists()).with_context(|| format!("libc6 has no {name}"))?;
+        fs::rename(found, folder.join(name))?;
+    }
+    Ok(())
+}
+
+/// Makes the kernel in `folder` use the libc beside it, where both will be.
+fn bind_to_libc(folder: &Path, home: &Path) -> Result<()> {
+    install_debian_packages(&["patchelf"], "user-mode Linux")?;
+    let mut patchelf = Command::new("patchelf");
+    patchelf.arg("--set-interpreter").arg(home.join(LIBC[0])).arg("--set-rpath").arg(home).arg(folder.join("vmlinuz"));
+    output(&mut patchelf).map(drop)
 }
 
 /// Orders names as people read them: `5.10.0-9` before `5.10.0-30`.

@@ -13,6 +13,7 @@
 //! - [`verdicts`] has the prover say which goroutines are leaked, now and then, at the lowest priority;
 //! - what fails for one process is noted in the [`registry`] with its reason and touches no other.
 
+mod allocator;
 pub mod budget;
 pub mod circuit_breaker;
 pub mod config;
@@ -21,7 +22,6 @@ pub mod discovery;
 pub mod evidence;
 mod export;
 pub mod flight_recorder;
-mod give_back;
 pub mod growth;
 pub mod http;
 pub mod kernel;

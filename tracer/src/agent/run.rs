@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::allocator;
 use super::config::{Config, ConfigError};
 use super::http::{self, HttpError};
 use super::kernel::Kernel;
@@ -60,6 +61,7 @@ pub fn run(
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), AgentError> {
     in_host_pid_namespace()?;
+    allocator::share();
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
     let local = tokio::task::LocalSet::new();

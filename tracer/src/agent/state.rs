@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use tokio::sync::Semaphore;
 
+use super::allocator;
 use super::budget::Level;
 use super::circuit_breaker::Breaker;
 use super::config::Config;
 use super::container::PodNames;
 use super::discovery::FileKey;
-use super::give_back::give_back;
 use super::kernel::Kernel;
 use super::notice::Notice;
 use super::programs::{Known, Programs, Slot};
@@ -186,7 +186,7 @@ impl State {
         self.breaker.keep(&config.alarm);
         let keep = self.config.discovery.keep_probes.0;
         if self.programs.tidy(keep, &self.kernel) {
-            give_back();
+            allocator::give_back();
         }
         true
     }
@@ -375,7 +375,7 @@ pub fn prove(shared: &Shared, now: Instant) {
         let watch = state.watches.get_mut(&pid).filter(|watch| watch.process().start_ticks() == start_ticks);
         let Some(watch) = watch else { return };
         watch.turn = None;
-        give_back();
+        allocator::give_back();
         match &done.outcome {
             Ok(report) => log::info!("process {pid}: {:?} in {} passes", report.counts(), report.passes),
             Err(_) if watch.process().has_exited() => {}

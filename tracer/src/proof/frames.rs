@@ -9,6 +9,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::binary::{Arch, Binary, Function};
+use crate::snapshot::is_injected;
 use crate::units::Pc;
 
 /// `PCDATA_StackMapIndex`, `FUNCDATA_ArgsPointerMaps`, `FUNCDATA_LocalsPointerMaps`, `FUNCDATA_StackObjects`:
@@ -69,12 +70,13 @@ pub(super) enum FrameMap {
         /// In bytes.
         args: u64,
     },
-    /// As [`FrameMap::Any`], and so is its caller's: registers were saved here in the midst of it.
-    Interrupted {
+    /// As [`FrameMap::Any`], and so is its caller's: it was interrupted in its midst, or has put arguments there of which nothing
+    /// is known.
+    AnyWithCaller {
         /// In bytes.
         args: u64,
     },
-    /// Nothing is known, not even how many arguments it has.
+    /// No function is known there.
     Unknown,
 }
 
@@ -106,12 +108,13 @@ impl<'a> FrameMaps<'a> {
     fn make(&self, pc: Pc, framed: bool) -> FrameMap {
         let Some(function) = self.binary.functions().find(pc) else { return FrameMap::Unknown };
         let args = function.args_size();
+        // `reflect.makeFuncStub` and its like: what it was called with says how many.
         if args == ARGS_UNKNOWN || args < 0 {
-            return FrameMap::Unknown;
+            return FrameMap::AnyWithCaller { args: 0 };
         }
         let args = args as u64;
-        if matches!(function.name(), "runtime.asyncPreempt" | "runtime.debugCallV2") {
-            return FrameMap::Interrupted { args };
+        if is_injected(function.name()) {
+            return FrameMap::AnyWithCaller { args };
         }
         self.precise(&function, pc, framed, args).unwrap_or(FrameMap::Any { args })
     }

@@ -217,10 +217,12 @@ impl<'a> StackScanner<'a> {
                 moved.push(address);
                 continue;
             }
-            // It runs or went on moving, or its frames are not understood.
+            // It runs or went on moving, or its frames are not understood. Of one that stands nothing below SP is in use: what
+            // an earlier call or an earlier owner of the stack has left there is no reference.
             let now = later.as_ref().filter(|later| later.status.is_alive()).unwrap_or(fields);
             self.loose += 1;
-            loosely(self.source, fields.raw.stack_lo, fields.raw.stack_hi, take)?;
+            let low = registers.filter(|_| still).map_or(fields.raw.stack_lo, |registers| registers.sp);
+            loosely(self.source, low, fields.raw.stack_hi, take)?;
             if (now.raw.stack_lo, now.raw.stack_hi) != (fields.raw.stack_lo, fields.raw.stack_hi) {
                 loosely(self.source, now.raw.stack_lo, now.raw.stack_hi, take)?;
             }
@@ -257,10 +259,6 @@ impl<'a> StackScanner<'a> {
 
     /// The pointers on a parked goroutine's stack, of which `bytes` is the used part; `None` if its frames are not understood.
     fn precise(&mut self, fields: &Fields, registers: Registers, bytes: &[u8]) -> Option<Vec<u64>> {
-        // Where a panic is under way some frames are dead and some calls are not where they seem.
-        if fields.panic != 0 {
-            return None;
-        }
         let arch = self.source.binary.arch();
         let mut window = Window { start: registers.sp, bytes };
         self.visited.clear();
@@ -275,21 +273,20 @@ impl<'a> StackScanner<'a> {
         }
         let mut found =
             Found { start: registers.sp, bytes, low: fields.raw.stack_lo, hi: fields.raw.stack_hi, ..Found::default() };
-        let mut interrupted = false;
+        let mut any = false;
         for frame in &self.visited {
             let (varp, argp) = bases(arch, frame.sp, frame.fp);
             let framed = varp.saturating_sub(frame.sp) > frame_minimum(arch);
             let map = self.frames.get(self.source.bias.pc(RemoteAddr(frame.pc)), framed);
             let any_args = match &*map {
                 FrameMap::Unknown => return None,
-                FrameMap::Any { args } | FrameMap::Interrupted { args } => Some(*args),
-                FrameMap::Precise { args, .. } if interrupted => Some(u64::from(args.count) * 8),
+                FrameMap::Any { args } | FrameMap::AnyWithCaller { args } => Some(*args),
+                FrameMap::Precise { args, .. } if any => Some(u64::from(args.count) * 8),
                 FrameMap::Precise { .. } => None,
             };
             if let Some(args) = any_args {
                 // On arm64 what interrupted a frame saved the link register in 16 bytes between the two.
-                let end =
-                    if interrupted || matches!(*map, FrameMap::Interrupted { .. }) { frame.fp + 16 } else { varp };
+                let end = if any || matches!(*map, FrameMap::AnyWithCaller { .. }) { frame.fp + 16 } else { varp };
                 found.all(frame.sp, end.max(varp));
                 found.all(argp, argp.saturating_add(args));
             }
@@ -308,8 +305,10 @@ impl<'a> StackScanner<'a> {
                     }
                 }
             }
-            interrupted = matches!(*map, FrameMap::Interrupted { .. });
+            any = matches!(*map, FrameMap::AnyWithCaller { .. });
         }
+        // A panic under way: its record lies in the frame of `gopanic` or `Goexit`.
+        found.word(fields.panic);
         self.deferred(fields, &mut found)?;
         found.follow();
         Some(found.words)

@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::blocked::print;
-use super::frames::{FrameMap, FrameMaps, StackObject, bases, frame_minimum};
+use super::frames::{FrameMap, FrameMaps, StackObject, Stub, StubClosure, Words, bases, frame_minimum};
 use super::heap::{Heap, Strays};
 use super::mark::Bounds;
 use super::roots::each_piece;
@@ -19,7 +19,7 @@ use crate::snapshot::Source;
 use crate::snapshot::collect::BinaryRules;
 use crate::snapshot::raw::{ObjectBatch, RawG};
 use crate::snapshot::unwind::{Registers, StackWords, walk};
-use crate::units::RemoteAddr;
+use crate::units::{Pc, RemoteAddr};
 
 /// Goroutines handled together.
 const CHUNK: usize = 1024;
@@ -273,20 +273,26 @@ impl<'a> StackScanner<'a> {
         }
         let mut found =
             Found { start: registers.sp, bytes, low: fields.raw.stack_lo, hi: fields.raw.stack_hi, ..Found::default() };
-        let mut any = false;
+        let mut interrupted = false;
         for frame in &self.visited {
             let (varp, argp) = bases(arch, frame.sp, frame.fp);
             let framed = varp.saturating_sub(frame.sp) > frame_minimum(arch);
             let map = self.frames.get(self.source.bias.pc(RemoteAddr(frame.pc)), framed);
             let any_args = match &*map {
                 FrameMap::Unknown => return None,
-                FrameMap::Any { args } | FrameMap::AnyWithCaller { args } => Some(*args),
-                FrameMap::Precise { args, .. } if any => Some(u64::from(args.count) * 8),
+                FrameMap::Any { args } | FrameMap::Interrupted { args } => Some(*args),
+                FrameMap::Reflect { .. } if interrupted => return None,
+                FrameMap::Reflect { entry } => {
+                    self.stub(*entry, frame, varp, argp, &mut found)?;
+                    None
+                }
+                FrameMap::Precise { args, .. } if interrupted => Some(u64::from(args.count) * 8),
                 FrameMap::Precise { .. } => None,
             };
             if let Some(args) = any_args {
                 // On arm64 what interrupted a frame saved the link register in 16 bytes between the two.
-                let end = if any || matches!(*map, FrameMap::AnyWithCaller { .. }) { frame.fp + 16 } else { varp };
+                let end =
+                    if interrupted || matches!(*map, FrameMap::Interrupted { .. }) { frame.fp + 16 } else { varp };
                 found.all(frame.sp, end.max(varp));
                 found.all(argp, argp.saturating_add(args));
             }
@@ -305,13 +311,38 @@ impl<'a> StackScanner<'a> {
                     }
                 }
             }
-            any = matches!(*map, FrameMap::AnyWithCaller { .. });
+            interrupted = matches!(*map, FrameMap::Interrupted { .. });
         }
         // A panic under way: its record lies in the frame of `gopanic` or `Goexit`.
         found.word(fields.panic);
         self.deferred(fields, &mut found)?;
         found.follow();
         Some(found.words)
+    }
+
+    /// What a stub of `reflect` was given, by `argMapInternal` of
+    /// <https://github.com/golang/go/blob/go1.27.3/src/runtime/stkframe.go#L94-L153>; `None` if that makes no sense.
+    fn stub(&self, entry: Pc, frame: &Visited, varp: u64, argp: u64, found: &mut Found<'_>) -> Option<()> {
+        let (stub, memory) = (Stub::of(self.source.binary.arch()), self.source.memory);
+        // It has not begun, and has no arguments: with some, the `go` statement wraps it in a function of its own.
+        if varp <= frame.sp {
+            return (self.source.bias.pc(RemoteAddr(frame.pc)) == entry).then_some(());
+        }
+        let pointers = varp.checked_sub(stub.pointers)?;
+        (0..stub.registers).for_each(|register| found.word_at(pointers + 8 * register));
+        let closure = found.at(frame.sp + stub.closure)?;
+        let results = found.at(frame.sp + stub.results)? & 0xff != 0;
+        let closure = StubClosure::parse(&memory.bytes(RemoteAddr(closure), StubClosure::SIZE).ok()?)?;
+        if closure.function != self.source.bias.remote(entry).0 {
+            return None;
+        }
+        let head = memory.bytes(RemoteAddr(closure.stack), 16).ok()?;
+        let (count, bits) = closure.vector(&head, results)?;
+        if count > 0 {
+            let bits = memory.bytes(RemoteAddr(bits), count.div_ceil(8) as usize).ok()?;
+            Words::new(count, bits).pointers().for_each(|word| found.word_at(argp.wrapping_add(8 * word)));
+        }
+        Some(())
     }
 
     /// What deferred calls hold; `None` if their list makes no sense.
@@ -366,9 +397,12 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
+    fn at(&self, address: u64) -> Option<u64> {
+        Window { start: self.start, bytes: self.bytes }.word(address)
+    }
+
     fn word_at(&mut self, address: u64) {
-        let word = Window { start: self.start, bytes: self.bytes }.word(address);
-        if let Some(word) = word {
+        if let Some(word) = self.at(address) {
             self.word(word);
         }
     }

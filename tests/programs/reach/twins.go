@@ -47,9 +47,23 @@ var (
 
 type key struct{}
 
+// A call of its methods is a nil dereference.
+var nothing *holder
+
 type finisher interface{ finish() }
 
 func (h *holder) finish() { close(h.c) }
+
+// recovers calls f, and sleeps before it recovers from what that panics with.
+//
+//go:noinline
+func recovers(f func()) {
+	defer func() {
+		time.Sleep(24 * time.Hour)
+		recover()
+	}()
+	f()
+}
 
 // wait starts a goroutine that waits for the channel, and gives that.
 func wait(kind string) chan int {
@@ -170,6 +184,48 @@ func twins() []maker {
 					close(c)
 				}()
 				panic("wait")
+			}()
+		}},
+		// Only the frame below the panic has it.
+		{"below a panic", func() {
+			c := wait("below a panic")
+			go func() {
+				recovers(func() { panic("below") })
+				close(c)
+			}()
+		}},
+		{"panic of a signal", func() {
+			c := wait("panic of a signal")
+			go func() {
+				recovers(func() { recovers(nil); close(c) })
+			}()
+		}},
+		// The interrupted frame's own deferred call has it.
+		{"deferred where a signal panics", func() {
+			c := wait("deferred where a signal panics")
+			go func() {
+				defer close(c)
+				defer time.Sleep(24 * time.Hour)
+				nothing.finish()
+			}()
+		}},
+		{"panic in a panic", func() {
+			c, d := wait("panic in a panic"), wait("panic in a panic")
+			go func() {
+				defer close(c)
+				defer func() {
+					defer func() { recovers(func() { panic("third") }); recover(); close(d) }()
+					panic("second")
+				}()
+				panic("first")
+			}()
+		}},
+		{"runtime.Goexit", func() {
+			c, d := wait("runtime.Goexit"), wait("runtime.Goexit")
+			go func() {
+				defer close(c)
+				defer func() { time.Sleep(24 * time.Hour); close(d) }()
+				runtime.Goexit()
 			}()
 		}},
 		{"reflect.MakeFunc", func() {

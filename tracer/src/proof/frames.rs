@@ -9,6 +9,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::binary::{Arch, Binary, Function};
+use crate::snapshot::is_injected;
 use crate::units::Pc;
 
 /// `PCDATA_StackMapIndex`, `FUNCDATA_ArgsPointerMaps`, `FUNCDATA_LocalsPointerMaps`, `FUNCDATA_StackObjects`:
@@ -34,6 +35,11 @@ pub(super) struct Words {
 }
 
 impl Words {
+    /// So many words, by their bits.
+    pub(super) fn new(count: u32, bits: Vec<u8>) -> Self {
+        Self { count, bits: bits.into() }
+    }
+
     /// The numbers of the words that are pointers.
     pub(super) fn pointers(&self) -> impl Iterator<Item = u64> + '_ {
         let set = |word: &u32| self.bits.get((word / 8) as usize).is_some_and(|byte| byte >> (word % 8) & 1 == 1);
@@ -74,6 +80,11 @@ pub(super) enum FrameMap {
         /// In bytes.
         args: u64,
     },
+    /// That of a stub of `reflect`: what it was called with says what its arguments are.
+    Reflect {
+        /// Of the stub, by link-time address.
+        entry: Pc,
+    },
     /// Nothing is known, not even how many arguments it has.
     Unknown,
 }
@@ -106,11 +117,14 @@ impl<'a> FrameMaps<'a> {
     fn make(&self, pc: Pc, framed: bool) -> FrameMap {
         let Some(function) = self.binary.functions().find(pc) else { return FrameMap::Unknown };
         let args = function.args_size();
+        if matches!(function.name(), "reflect.makeFuncStub" | "reflect.methodValueCall") {
+            return FrameMap::Reflect { entry: function.entry() };
+        }
         if args == ARGS_UNKNOWN || args < 0 {
             return FrameMap::Unknown;
         }
         let args = args as u64;
-        if matches!(function.name(), "runtime.asyncPreempt" | "runtime.debugCallV2") {
+        if is_injected(function.name()) {
             return FrameMap::Interrupted { args };
         }
         self.precise(&function, pc, framed, args).unwrap_or(FrameMap::Any { args })
@@ -181,6 +195,60 @@ impl<'a> FrameMaps<'a> {
             Err(_) => None,
         };
         Some(StackObject { offset, size, words })
+    }
+}
+
+/// Where the parts of a stub's frame are: <https://github.com/golang/go/blob/go1.27.3/src/reflect/asm_arm64.s#L9-L25>, the same
+/// from Go 1.18 on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stub {
+    /// The closure that it was called with, from SP.
+    pub(super) closure: u64,
+    /// Whether the results are there, from SP: a byte.
+    pub(super) results: u64,
+    /// From `varp` down to the pointers among the arguments that came in registers: `abi.RegArgs.Ptrs`,
+    /// <https://github.com/golang/go/blob/go1.27.3/src/internal/abi/abi.go#L21-L46>.
+    pub(super) pointers: u64,
+    /// How many these are.
+    pub(super) registers: u64,
+}
+
+impl Stub {
+    pub(super) fn of(arch: Arch) -> Self {
+        // The record ends with two bytes of flags and is padded to words.
+        let (closure, registers) = match arch {
+            Arch::Amd64 => (0, 9),
+            Arch::Arm64 => (8, 16),
+        };
+        Self { closure, results: closure + 32, pointers: 8 * registers + 8, registers }
+    }
+}
+
+/// A `reflect.makeFuncCtxt`, of which a closure of a stub begins with one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StubClosure {
+    /// The stub, at its run-time address.
+    pub(super) function: u64,
+    /// Which words of arguments and results are pointers: a count of 32 bits, and the address of so many bits a word behind.
+    pub(super) stack: u64,
+    /// Bytes of arguments.
+    pub(super) args: u64,
+}
+
+impl StubClosure {
+    pub(super) const SIZE: usize = 24;
+
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let word = |at: usize| bytes.get(at..)?.first_chunk().map(|word| u64::from_le_bytes(*word));
+        Some(Self { function: word(0)?, stack: word(8)?, args: word(16)? })
+    }
+
+    /// How many words of arguments and results are to be looked at, and where their bits are, from the vector's head.
+    pub(super) fn vector(&self, head: &[u8], results: bool) -> Option<(u32, u64)> {
+        let count = read_u32(head, 0)?;
+        let bits = head.get(8..)?.first_chunk().map(|word| u64::from_le_bytes(*word))?;
+        let count = if results { count } else { count.min(u32::try_from(self.args / 8).unwrap_or(u32::MAX)) };
+        (count <= WORD_LIMIT).then_some((count, bits))
     }
 }
 

@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::blocked::print;
-use super::frames::{FrameMap, FrameMaps, StackObject, bases, frame_minimum};
+use super::frames::{FrameMap, FrameMaps, StackObject, Stub, StubClosure, Words, bases, frame_minimum};
 use super::heap::{Heap, Strays};
 use super::mark::Bounds;
 use super::roots::each_piece;
@@ -19,7 +19,7 @@ use crate::snapshot::Source;
 use crate::snapshot::collect::BinaryRules;
 use crate::snapshot::raw::{ObjectBatch, RawG};
 use crate::snapshot::unwind::{Registers, StackWords, walk};
-use crate::units::RemoteAddr;
+use crate::units::{Pc, RemoteAddr};
 
 /// Goroutines handled together.
 const CHUNK: usize = 1024;
@@ -217,10 +217,12 @@ impl<'a> StackScanner<'a> {
                 moved.push(address);
                 continue;
             }
-            // It runs or went on moving, or its frames are not understood.
+            // It runs or went on moving, or its frames are not understood. Of one that stands nothing below SP is in use: what
+            // an earlier call or an earlier owner of the stack has left there is no reference.
             let now = later.as_ref().filter(|later| later.status.is_alive()).unwrap_or(fields);
             self.loose += 1;
-            loosely(self.source, fields.raw.stack_lo, fields.raw.stack_hi, take)?;
+            let low = registers.filter(|_| still).map_or(fields.raw.stack_lo, |registers| registers.sp);
+            loosely(self.source, low, fields.raw.stack_hi, take)?;
             if (now.raw.stack_lo, now.raw.stack_hi) != (fields.raw.stack_lo, fields.raw.stack_hi) {
                 loosely(self.source, now.raw.stack_lo, now.raw.stack_hi, take)?;
             }
@@ -257,10 +259,6 @@ impl<'a> StackScanner<'a> {
 
     /// The pointers on a parked goroutine's stack, of which `bytes` is the used part; `None` if its frames are not understood.
     fn precise(&mut self, fields: &Fields, registers: Registers, bytes: &[u8]) -> Option<Vec<u64>> {
-        // Where a panic is under way some frames are dead and some calls are not where they seem.
-        if fields.panic != 0 {
-            return None;
-        }
         let arch = self.source.binary.arch();
         let mut window = Window { start: registers.sp, bytes };
         self.visited.clear();
@@ -283,6 +281,11 @@ impl<'a> StackScanner<'a> {
             let any_args = match &*map {
                 FrameMap::Unknown => return None,
                 FrameMap::Any { args } | FrameMap::Interrupted { args } => Some(*args),
+                FrameMap::Reflect { .. } if interrupted => return None,
+                FrameMap::Reflect { entry } => {
+                    self.stub(*entry, frame, varp, argp, &mut found)?;
+                    None
+                }
                 FrameMap::Precise { args, .. } if interrupted => Some(u64::from(args.count) * 8),
                 FrameMap::Precise { .. } => None,
             };
@@ -310,9 +313,36 @@ impl<'a> StackScanner<'a> {
             }
             interrupted = matches!(*map, FrameMap::Interrupted { .. });
         }
+        // A panic under way: its record lies in the frame of `gopanic` or `Goexit`.
+        found.word(fields.panic);
         self.deferred(fields, &mut found)?;
         found.follow();
         Some(found.words)
+    }
+
+    /// What a stub of `reflect` was given, by `argMapInternal` of
+    /// <https://github.com/golang/go/blob/go1.27.3/src/runtime/stkframe.go#L94-L153>; `None` if that makes no sense.
+    fn stub(&self, entry: Pc, frame: &Visited, varp: u64, argp: u64, found: &mut Found<'_>) -> Option<()> {
+        let (stub, memory) = (Stub::of(self.source.binary.arch()), self.source.memory);
+        // It has not begun, and has no arguments: with some, the `go` statement wraps it in a function of its own.
+        if varp <= frame.sp {
+            return (self.source.bias.pc(RemoteAddr(frame.pc)) == entry).then_some(());
+        }
+        let pointers = varp.checked_sub(stub.pointers)?;
+        (0..stub.registers).for_each(|register| found.word_at(pointers + 8 * register));
+        let closure = found.at(frame.sp + stub.closure)?;
+        let results = found.at(frame.sp + stub.results)? & 0xff != 0;
+        let closure = StubClosure::parse(&memory.bytes(RemoteAddr(closure), StubClosure::SIZE).ok()?)?;
+        if closure.function != self.source.bias.remote(entry).0 {
+            return None;
+        }
+        let head = memory.bytes(RemoteAddr(closure.stack), 16).ok()?;
+        let (count, bits) = closure.vector(&head, results)?;
+        if count > 0 {
+            let bits = memory.bytes(RemoteAddr(bits), count.div_ceil(8) as usize).ok()?;
+            Words::new(count, bits).pointers().for_each(|word| found.word_at(argp.wrapping_add(8 * word)));
+        }
+        Some(())
     }
 
     /// What deferred calls hold; `None` if their list makes no sense.
@@ -367,9 +397,12 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
+    fn at(&self, address: u64) -> Option<u64> {
+        Window { start: self.start, bytes: self.bytes }.word(address)
+    }
+
     fn word_at(&mut self, address: u64) {
-        let word = Window { start: self.start, bytes: self.bytes }.word(address);
-        if let Some(word) = word {
+        if let Some(word) = self.at(address) {
             self.word(word);
         }
     }

@@ -36,6 +36,7 @@ pub use objects::{Channel, Objects};
 pub use sites::{SiteUse, Spread, site_uses};
 pub use stacks::{Stack, StackId, Stacks};
 pub use stats::{GcPause, RuntimeStats};
+pub(crate) use symbols::is_injected;
 pub use symbols::{CreatedBy, ShownFrame, Symbols};
 pub use unwind::StackEnd;
 

@@ -92,7 +92,7 @@ pub struct Symbols<'a> {
 }
 
 /// Whether a function of this name is called by a signal handler on behalf of whatever was interrupted.
-pub(super) fn is_injected(name: &str) -> bool {
+pub(crate) fn is_injected(name: &str) -> bool {
     matches!(name, "runtime.sigpanic" | "runtime.asyncPreempt" | "runtime.debugCallV2")
 }
 

@@ -276,3 +276,20 @@ pub(super) fn frame_minimum(arch: Arch) -> u64 {
 fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|word| u32::from_le_bytes(*word))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_count_when_they_are_there() {
+        let closure = StubClosure { function: 1, stack: 2, args: 24 };
+        let head = [5_u64.to_le_bytes(), 0xc000_u64.to_le_bytes()].concat();
+        assert_eq!(closure.vector(&head, false), Some((3, 0xc000)));
+        assert_eq!(closure.vector(&head, true), Some((5, 0xc000)));
+        assert_eq!(closure.vector(&head[..12], true), None);
+        let endless = [u64::MAX.to_le_bytes(), 0_u64.to_le_bytes()].concat();
+        assert_eq!(closure.vector(&endless, true), None);
+        assert_eq!(Words::new(10, vec![0b101, 0b10]).pointers().collect::<Vec<_>>(), [0, 2, 9]);
+    }
+}

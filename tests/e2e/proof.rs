@@ -30,6 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     for &version in GO_VERSIONS {
         trials.push(trial(format!("proof::marks::go{version}"), move || marks(version)));
     }
+    trials.push(trial("proof::a_list", a_list));
     for &version in [GO_VERSIONS.first(), GO_VERSIONS.last()].into_iter().flatten() {
         for place in ["slots", "tree", "channels", "stacks", "register"] {
             let name = format!("proof::elusive::go{version}-{place}");
@@ -155,6 +156,25 @@ fn marks(version: &str) -> Result<()> {
     let more = if conservative { 0..4096 } else { 0..1 };
     ensure!(more.contains(&(marked - left)), "marked {marked} bytes, the collector has left {left}");
     program.quit_in_peace()
+}
+
+/// A list of a million links is followed to its end, wherever they lie. In order it takes no sweep for each of them, which would
+/// read a link and its span's pointer bits each: three times the heap. (It is too large a heap for a pass to look at it again.)
+fn a_list() -> Result<()> {
+    for order in [Some("-ordered"), None] {
+        let mut command = Command::new(Program::find(newest()?, "plain", "heap")?);
+        command.args(["-list", "-mib", "80", "-waiting", "500", "-leaked", "500"]).args(order);
+        let mut program = Program::start_as(&mut command)?;
+        let report = prove_json(program.pid(), &["--passes", "1"])?;
+        let pass = &report["last_pass"];
+        ensure!(pass["unreachable"] == 500, "{pass}");
+        let number = |name: &str| pass[name].as_f64().with_context(|| format!("no {name} in {pass}"));
+        ensure!(number("reached_objects")? >= f64::from(80 << 20 >> 6), "{pass}");
+        let times = number("read_bytes")? / number("heap_bytes")?;
+        ensure!(order.is_none() || times < 1.5, "the heap was read {times:.1} times: {pass}");
+        program.quit_in_peace()?;
+    }
+    Ok(())
 }
 
 /// A reference that is never long in one place is not proven to be none, however often it is missed.

@@ -25,6 +25,7 @@ import (
 var (
 	mib      = flag.Int("mib", 0, "objects, in MiB")
 	ordered  = flag.Bool("ordered", false, "pointers lead to neighbours; without it, anywhere")
+	list     = flag.Bool("list", false, "the objects are one list instead of a tree")
 	waiting  = flag.Int("waiting", 0, "goroutines that wait for what can be reached")
 	leaked   = flag.Int("leaked", 0, "goroutines that wait for what cannot")
 	settled  sync.WaitGroup
@@ -97,7 +98,7 @@ func wait(c chan int) {
 	<-c
 }
 
-// grow makes a tree of so many nodes, which lie in memory in the order in which they are made.
+// grow makes a tree or a list of so many nodes, which lie in memory in the order in which they are made.
 func grow(count int) {
 	if count == 0 {
 		return
@@ -111,6 +112,12 @@ func grow(count int) {
 		random.Shuffle(count, func(i, j int) { made[i], made[j] = made[j], made[i] })
 	}
 	for i, n := range made {
+		if *list {
+			if i+1 < count {
+				n.other = made[i+1]
+			}
+			continue
+		}
 		if 2*i+1 < count {
 			n.left = made[2*i+1]
 		}

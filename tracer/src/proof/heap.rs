@@ -144,6 +144,16 @@ impl Object {
     fn new(bit: u64, of: u64, info: PointerInfo) -> Self {
         Self { bit, of: of | if info == PointerInfo::None { 0 } else { Self::SCANNABLE } }
     }
+
+    /// Whether it may hold pointers.
+    pub(super) fn is_scannable(self) -> bool {
+        self.of & Self::SCANNABLE != 0
+    }
+
+    /// Whether it is one of several in the span that begins at `start`.
+    pub(super) fn is_in(self, start: u64) -> bool {
+        self.of & Self::SINGLE == 0 && self.of & !Self::SCANNABLE == start
+    }
 }
 
 /// What a word is.
@@ -461,8 +471,8 @@ impl Heap {
         let bit = 1 << (object.bit % 64);
         // Most pointers lead to what is marked: look before writing.
         if word.load(Ordering::Relaxed) & bit == 0
-            && word.fetch_or(bit, Ordering::Relaxed) & bit == 0
-            && object.of & Object::SCANNABLE != 0
+            && word.fetch_or(bit, Ordering::SeqCst) & bit == 0
+            && object.is_scannable()
             && let Some(grey) = self.grey_of(object)
         {
             self.make_grey(grey);
@@ -480,18 +490,20 @@ impl Heap {
         }
     }
 
+    /// One thread marks and then looks whether the span is grey; another takes that and then looks for marks. One of them must
+    /// see what the other did, or an object is never scanned: so these four are in one order for all (`SeqCst`).
     #[inline]
     fn make_grey(&self, grey: Grey) {
         match grey {
             Grey::Page(page) => {
                 let (word, bit) = (self.grey.get(page / 64), 1 << (page % 64));
-                if let Some(word) = word.filter(|word| word.load(Ordering::Relaxed) & bit == 0) {
-                    word.fetch_or(bit, Ordering::Release);
+                if let Some(word) = word.filter(|word| word.load(Ordering::SeqCst) & bit == 0) {
+                    word.fetch_or(bit, Ordering::SeqCst);
                 }
             }
             Grey::Single(number) => {
                 if let Some(single) = self.singles.get(number) {
-                    single.grey.store(true, Ordering::Release);
+                    single.grey.store(true, Ordering::SeqCst);
                 }
             }
         }
@@ -509,15 +521,36 @@ impl Heap {
     /// Takes what is grey of 64 pages, those of word `at`: a bit for each.
     pub(super) fn take_grey(&self, at: usize) -> u64 {
         match self.grey.get(at) {
-            Some(word) if word.load(Ordering::Relaxed) != 0 => word.swap(0, Ordering::AcqRel),
+            Some(word) if word.load(Ordering::Relaxed) != 0 => word.swap(0, Ordering::SeqCst),
             _ => 0,
+        }
+    }
+
+    /// Takes a span's own bit: whether it was grey.
+    pub(super) fn take_grey_of(&self, run: &Run) -> bool {
+        match run.grey {
+            Grey::Page(page) => {
+                let (word, bit) = (self.grey.get(page / 64), 1 << (page % 64));
+                word.is_some_and(|word| word.fetch_and(!bit, Ordering::SeqCst) & bit != 0)
+            }
+            Grey::Single(number) => {
+                self.singles.get(number).is_some_and(|single| single.grey.swap(false, Ordering::SeqCst))
+            }
+        }
+    }
+
+    /// The span that `object` is in.
+    pub(super) fn run_of(&self, object: Object) -> Option<Run> {
+        match self.grey_of(object)? {
+            Grey::Page(_) => self.run(object.of & !Object::SCANNABLE),
+            Grey::Single(number) => self.singles.get(number).map(|single| single.run(number)),
         }
     }
 
     /// The spans of one object that are grey, which they are no more.
     pub(super) fn take_grey_singles(&self) -> Vec<Run> {
         let grey = self.singles.iter().enumerate().filter(|(_, single)| single.grey.load(Ordering::Relaxed));
-        let taken = grey.filter(|(_, single)| single.grey.swap(false, Ordering::AcqRel));
+        let taken = grey.filter(|(_, single)| single.grey.swap(false, Ordering::SeqCst));
         taken.map(|(number, single)| single.run(number)).collect()
     }
 
@@ -562,7 +595,7 @@ impl Heap {
     }
 
     fn pending(&self, word: usize) -> u64 {
-        let marks = self.marks.get(word).map(|w| w.load(Ordering::Acquire)).unwrap_or_default();
+        let marks = self.marks.get(word).map(|w| w.load(Ordering::SeqCst)).unwrap_or_default();
         let scanned = self.scanned.get(word).map(|w| w.load(Ordering::Relaxed)).unwrap_or_default();
         marks & !scanned
     }
@@ -753,6 +786,25 @@ mod tests {
         let (start, word) = *heap.tables().first().expect("an arena");
         assert_eq!((start, heap.take_grey(word)), (ARENA, 1 << 3));
         assert_eq!(heap.take_grey_singles().iter().map(|run| run.start).collect::<Vec<_>>(), [huge.start]);
+    }
+
+    #[test]
+    fn a_span_is_taken_by_what_was_marked_in_it() {
+        let (small, long) = (span(3, 1, 64, PointerInfo::Any), span(4, 3, 3 * PAGE, PointerInfo::Any));
+        let heap = heap(&[small, long, span(7, 1, 64, PointerInfo::Any)]);
+        for (word, inside) in [(small.start + 640, true), (long.start + 2 * PAGE, false)] {
+            heap.root(word, &mut Strays::default());
+            let object = heap.object(word).expect("an object");
+            let run = heap.run_of(object).expect("its span");
+            assert_eq!(
+                heap.object(run.start).and_then(|first| heap.run_of(first)).map(|run| run.start),
+                Some(run.start)
+            );
+            assert_eq!((object.is_in(run.start), object.is_in(small.start + 4 * PAGE)), (inside, false));
+            assert_eq!([heap.take_grey_of(&run), heap.take_grey_of(&run)], [true, false]);
+            assert_eq!(heap.unscanned(&run, 2), 1);
+        }
+        assert!(!heap.has_grey());
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! In: a [`Heap`] and words that may be pointers. Out: marks. Objects wait for their scan as bits, and a bit for each page says
 //! where there are some: so what is queued never takes more memory, however large the heap. A sweep goes through these
 //! bits in the order of addresses, from a place that chance chooses; neighbours are read in one system call. What it marks ahead
-//! of itself it comes by in the same sweep, and a span is scanned until nothing new in it is marked, as a list that was
-//! allocated in order would else take a sweep for each link.
+//! of itself it comes by in the same sweep.
+//!
+//! A list would take a sweep for each link of it. So a span is scanned until nothing new in it is marked; one of which an object
+//! was read alone, and that is found to go on, is read whole; and where what was read marks next to nothing, that is read next.
 //!
 //! Pointers are followed some hundred at a time, in steps: where each leads, then which of these are marked, so that the
 //! processor waits for many of its caches' misses together.
@@ -39,6 +41,8 @@ const SEGMENT: usize = 16;
 const TOGETHER: usize = 256;
 /// Up to so many objects are read one by one, more with their whole span.
 const FEW: u32 = 3;
+/// If what was read marked no more objects than these, they are read next. To read them one by one takes less than a sweep.
+const CHAIN: usize = 8;
 /// Above this size spans are read object by object, and objects piece by piece.
 const LARGE: u64 = 64 << 10;
 
@@ -154,7 +158,7 @@ impl<'a> Marker<'a> {
     }
 
     /// Goes once through all that is marked and was not scanned; false if there was nothing.
-    pub(super) fn sweep(&mut self) -> Result<bool, ProofError> {
+    fn sweep(&mut self) -> Result<bool, ProofError> {
         if !self.heap.has_grey() {
             return Ok(false);
         }
@@ -169,6 +173,7 @@ impl<'a> Marker<'a> {
                 self.bounds.check()?;
                 if let Some(single) = singles.get(number) {
                     worker.single(single)?;
+                    worker.read_on()?;
                 } else if let Some(segment) = segments.get(number - singles.len()) {
                     worker.segment(segment)?;
                 } else {
@@ -192,6 +197,18 @@ impl<'a> Marker<'a> {
             self.bytes_read += found.bytes_read;
         }
         Ok(true)
+    }
+
+    /// Sweeps until so many bytes or more were read, or nothing is left; false if there was nothing.
+    pub(super) fn sweeps(&mut self, bytes: u64) -> Result<bool, ProofError> {
+        let (enough, mut any) = (self.bytes_read.saturating_add(bytes), false);
+        while self.sweep()? {
+            any = true;
+            if self.bytes_read >= enough {
+                break;
+            }
+        }
+        Ok(any)
     }
 
     /// Scans until nothing that is marked is unscanned.
@@ -246,6 +263,8 @@ struct Worker<'a, 'h> {
     planned: usize,
     pointers: Vec<u64>,
     objects: [Object; TOGETHER],
+    /// Objects just marked that are still to be scanned; one more than [`CHAIN`] of them stand for any number.
+    fresh: Vec<Object>,
     reached: Reached,
 }
 
@@ -262,6 +281,7 @@ impl<'a, 'h> Worker<'a, 'h> {
             planned: 0,
             pointers: Vec::with_capacity(TOGETHER),
             objects: [Object::default(); TOGETHER],
+            fresh: Vec::new(),
             reached: Reached::default(),
         }
     }
@@ -276,17 +296,43 @@ impl<'a, 'h> Worker<'a, 'h> {
                     self.plan(run);
                 }
                 if self.planned >= CALL_BYTES || self.ranges.len() >= CALL_RANGES {
-                    self.read()?;
+                    self.read_on()?;
                 }
             }
         }
-        self.read()
+        self.read_on()
+    }
+
+    /// Reads what is planned and scans it, and goes on with what that marks, until it is much or nothing. Only a shortcut: what
+    /// is left over here is grey.
+    fn read_on(&mut self) -> Result<(), MemoryError> {
+        loop {
+            self.read()?;
+            let fresh = std::mem::take(&mut self.fresh);
+            if fresh.len() <= CHAIN {
+                for object in fresh {
+                    match self.heap.run_of(object).filter(|run| self.heap.take_grey_of(run)) {
+                        Some(run) if run.kind.count == 1 => self.single(&run)?,
+                        Some(run) => self.plan(run),
+                        None => {}
+                    }
+                }
+            }
+            if self.ranges.is_empty() && self.fresh.is_empty() {
+                return Ok(());
+            }
+        }
     }
 
     fn plan(&mut self, run: Run) {
         if self.heap.unscanned(&run, FEW + 1) <= FEW || run.kind.size > LARGE {
-            return self.plan_objects(run);
+            self.plan_objects(run);
+        } else {
+            self.plan_whole(run);
         }
+    }
+
+    fn plan_whole(&mut self, run: Run) {
         let len = run.kind.size as usize;
         let last = self.ranges.len().wrapping_sub(1);
         let joined = match (self.ranges.last_mut(), self.plans.last()) {
@@ -339,7 +385,7 @@ impl<'a, 'h> Worker<'a, 'h> {
         let mut batch = std::mem::take(&mut self.batch);
         batch.read(self.source.memory, &self.ranges)?;
         self.reached.bytes_read += self.ranges.iter().map(|range| range.len as u64).sum::<u64>();
-        let plans = std::mem::take(&mut self.plans);
+        let mut plans = std::mem::take(&mut self.plans);
         for plan in &plans {
             match plan {
                 Plan::Whole { run, range, at } => {
@@ -366,10 +412,20 @@ impl<'a, 'h> Worker<'a, 'h> {
         }
         self.follow();
         self.batch = batch;
-        self.plans = plans;
-        self.plans.clear();
         self.ranges.clear();
         self.planned = 0;
+        let spans = plans.drain(..).filter_map(|plan| match plan {
+            Plan::Some { run, .. } if run.kind.size <= LARGE => Some(run),
+            _ => None,
+        });
+        // What goes on in the span where it was goes on there for long: the rest of a list.
+        let again: Vec<Run> = spans.filter(|run| self.heap.unscanned(run, 1) > 0).collect();
+        self.plans = plans;
+        for run in again {
+            if self.planned < CALL_BYTES && self.heap.take_grey_of(&run) {
+                self.plan_whole(run);
+            }
+        }
         Ok(())
     }
 
@@ -387,6 +443,10 @@ impl<'a, 'h> Worker<'a, 'h> {
                 }
                 self.follow();
                 from = 0;
+                if self.fresh.len() <= CHAIN {
+                    // Those are the next ones here.
+                    self.fresh.retain(|object| !object.is_in(run.start));
+                }
                 continue;
             };
             from = word + 1;
@@ -553,7 +613,10 @@ impl<'a, 'h> Worker<'a, 'h> {
             }
             fresh += usize::from(!self.heap.is_marked(object));
         }
-        self.objects.iter().take(fresh).for_each(|object| self.heap.mark(*object));
+        let marked = self.objects.get(..fresh).unwrap_or_default();
+        marked.iter().for_each(|object| self.heap.mark(*object));
+        let room = (CHAIN + 1).saturating_sub(self.fresh.len());
+        self.fresh.extend(marked.iter().filter(|object| object.is_scannable()).take(room));
     }
 }
 

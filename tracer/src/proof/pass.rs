@@ -37,6 +37,9 @@ const SMALL_HEAP: u64 = 64 << 20;
 const PATIENCE: Duration = Duration::from_millis(20);
 /// How often.
 const SMALL_LOOKS: usize = 2;
+/// Bytes of the heap that are read for each candidate before all are looked at again, so that this takes no longer than the
+/// reading.
+const BYTES_A_CANDIDATE: u64 = 64;
 
 /// What a pass found.
 #[derive(Debug, Default)]
@@ -247,7 +250,7 @@ impl Marked<'_> {
     /// Marks until no more goroutines are found that can be woken; or until all can, for then there is nothing left to decide.
     fn fixpoint(&mut self) -> Result<(), ProofError> {
         loop {
-            let swept = self.marker.sweep()?;
+            let swept = self.marker.sweeps(self.look.candidates.len() as u64 * BYTES_A_CANDIDATE)?;
             let mut woken = Vec::new();
             for number in 0..self.look.candidates.len() as u32 {
                 if !self.is_live(number) && self.is_reached(number) {

@@ -28,6 +28,8 @@ const FEW: u64 = 10_000;
 /// And on a small heap.
 const MANY: u64 = 100_000;
 const SMALL: u64 = 16;
+/// A list whose links lie anywhere is followed link by link.
+const LIST: u64 = 128;
 /// Clients of the server, which are in its own process.
 const CLIENTS: &str = "8";
 
@@ -40,15 +42,22 @@ pub fn measure(version: &str, plan: &Plan) -> Result<String> {
             name: format!("{HEAP} MiB of objects of 64 bytes, {FEW} goroutines"),
             mib: HEAP,
             goroutines: FEW,
-            ordered: true,
+            form: &["-ordered"],
         },
+        Case { name: "the same, each pointer to anywhere in it".to_owned(), mib: HEAP, goroutines: FEW, form: &[] },
+        Case { name: format!("{SMALL} MiB, {MANY} goroutines"), mib: SMALL, goroutines: MANY, form: &["-ordered"] },
         Case {
-            name: "the same, each pointer to anywhere in it".to_owned(),
+            name: format!("{HEAP} MiB that are one list, made in order, {FEW} goroutines"),
             mib: HEAP,
             goroutines: FEW,
-            ordered: false,
+            form: &["-list", "-ordered"],
         },
-        Case { name: format!("{SMALL} MiB, {MANY} goroutines"), mib: SMALL, goroutines: MANY, ordered: true },
+        Case {
+            name: format!("{LIST} MiB that are one list, each link anywhere, {FEW} goroutines"),
+            mib: LIST,
+            goroutines: FEW,
+            form: &["-list"],
+        },
     ];
     let mut table = String::from(
         "| half of the goroutines leaked | a pass, ms | CPU of a run, ms | read, of the heap | peak memory, MiB |\n\
@@ -71,11 +80,12 @@ pub fn measure(version: &str, plan: &Plan) -> Result<String> {
         passes.push(measured);
     }
     let mut goals = Vec::new();
-    if let [ordered, anywhere, many] = passes.as_slice() {
+    if let [ordered, anywhere, many, list, _] = passes.as_slice() {
         let of = |passes: &[Taken], figure: fn(&Taken) -> f64| Spread::of(passes.iter().map(figure));
         let heap = "ms for a pass over a GiB of small objects";
         goals.push(Goal::at_most(heap.to_owned(), of(ordered, |pass| pass.ms), 1500.0));
         goals.push(Goal::at_most(format!("{heap}, pointers to anywhere"), of(anywhere, |pass| pass.ms), 1500.0));
+        goals.push(Goal::at_most(format!("{heap}, one list"), of(list, |pass| pass.ms), 1500.0));
         goals.push(Goal::at_most(
             "MiB of ours for it, the report included".to_owned(),
             of(anywhere, |pass| pass.peak_mib),
@@ -113,7 +123,8 @@ struct Case {
     name: String,
     mib: u64,
     goroutines: u64,
-    ordered: bool,
+    /// How its objects point at each other, as the program is told.
+    form: &'static [&'static str],
 }
 
 /// One run with one pass.
@@ -129,7 +140,7 @@ impl Case {
     fn measure(&self, gotracer: &Path, version: &str, plan: &Plan) -> Result<Vec<Taken>> {
         let half = (self.goroutines / 2).to_string();
         let mib = self.mib.to_string();
-        let mut program = heap(version, &["-mib", &mib, "-waiting", &half, "-leaked", &half], self.ordered)?;
+        let mut program = heap(version, &["-mib", &mib, "-waiting", &half, "-leaked", &half], self.form)?;
         let mut taken = Vec::new();
         for _ in 0..plan.dumps {
             let pid = program.pid().to_string();
@@ -156,9 +167,9 @@ impl Case {
     }
 }
 
-fn heap(version: &str, args: &[&str], ordered: bool) -> Result<Program> {
+fn heap(version: &str, args: &[&str], form: &[&str]) -> Result<Program> {
     let path = programs::build_with("heap", version)?;
-    Program::start_as(with_us(Command::new(path).args(args).args(ordered.then_some("-ordered"))))
+    Program::start_as(with_us(Command::new(path).args(args).args(form)))
 }
 
 /// Work whose throughput is measured, by who does it.
@@ -193,7 +204,7 @@ const BACK_TO_BACK: &[&str] = &["--every", "0s"];
 
 impl Load {
     fn all(version: &str) -> Result<[Self; 3]> {
-        let heap = heap(version, &["-mib", "256", "-waiting", "100", "-leaked", "100"], true)?;
+        let heap = heap(version, &["-mib", "256", "-waiting", "100", "-leaked", "100"], &["-ordered"])?;
         Ok([Self::PingPong(Subject::start(version)?), Self::Server(version.to_owned()), Self::Allocation(heap)])
     }
 

@@ -164,7 +164,7 @@ fn a_list() -> Result<()> {
     for order in [Some("-ordered"), None] {
         let mut command = Command::new(Program::find(newest()?, "plain", "heap")?);
         command.args(["-list", "-mib", "80", "-waiting", "500", "-leaked", "500"]).args(order);
-        let mut program = Program::start_as(&mut command)?;
+        let program = Program::start_as(&mut command)?;
         let report = prove_json(program.pid(), &["--passes", "1"])?;
         let pass = &report["last_pass"];
         ensure!(pass["unreachable"] == 500, "{pass}");

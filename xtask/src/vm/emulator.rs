@@ -24,6 +24,9 @@ const SENTINEL: &str = "gotracer-vm: exit status ";
 /// What init prints first.
 const BOOTED: &str = "gotracer-vm: booted ";
 
+/// Processors of a machine: each is a thread of QEMU's that is busy as long as the guest's is.
+pub(super) const PROCESSORS: usize = 2;
+
 /// A machine to be run once.
 pub(crate) struct Machine<'a> {
     pub(crate) arch: Arch,
@@ -127,7 +130,7 @@ impl Machine<'_> {
             Arch::Aarch64 => ("virt", "max,pauth-impdef=on", "ttyAMA0"),
             Arch::X86_64 => ("q35", "max", "ttyS0"),
         };
-        command.args(["-M", machine, "-cpu", cpu, "-accel", qemu.acceleration, "-smp", "2"]);
+        command.args(["-M", machine, "-cpu", cpu, "-accel", qemu.acceleration, "-smp", &PROCESSORS.to_string()]);
         command.args(["-m", &self.memory_mib.to_string()]);
         command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs);
         command.args(["-append", &format!("console={console} panic=-1 loglevel=3 {}", self.kernel_parameters)]);

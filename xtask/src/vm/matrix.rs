@@ -10,6 +10,7 @@ use std::{fs, thread};
 use anyhow::{Context, Result, ensure};
 
 use super::cell::{Cell, Lack, Outcome, Payload};
+use super::emulator::PROCESSORS;
 use super::kernels::Kernel;
 use super::{VmArgs, programs};
 use crate::cross::Arch;
@@ -45,8 +46,8 @@ pub(crate) const TESTS: &[&str] = &[
 const LACKING: &[(Arch, Kernel, Lack)] =
     &[(Arch::X86_64, Kernel::V6_1, Lack::Lockdown), (Arch::X86_64, Kernel::UserMode, Lack::Uprobes)];
 
-/// Runs the cells, as many at a time as there are processors, and prints the table; the whole matrix
-/// is written to docs/kernels.md.
+/// Runs the cells, as many at a time as there are processors for, and prints the table; the whole matrix is written to
+/// docs/kernels.md.
 pub(crate) fn run(args: &VmArgs) -> Result<()> {
     let mut planned = Vec::new();
     for arch in Arch::ALL {
@@ -83,7 +84,8 @@ fn cells(arch: Arch, versions: &[String], short: bool) -> Vec<Cell> {
 
 /// Runs each cell once, saying how it ended when it ends; the rows are in the order of the cells.
 fn run_all(planned: Vec<(Cell, Arc<Payload>)>, args: &VmArgs) -> Vec<Row> {
-    let at_once = thread::available_parallelism().map_or(1, NonZero::get);
+    // Two machines on the processors of one lose events and miss looks that one would not.
+    let at_once = (thread::available_parallelism().map_or(1, NonZero::get) / PROCESSORS).max(1);
     let waiting = Mutex::new(planned.into_iter().enumerate());
     let (sender, ended) = mpsc::channel();
     let mut rows: Vec<(usize, Row)> = thread::scope(|scope| {

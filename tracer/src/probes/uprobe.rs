@@ -76,7 +76,7 @@ impl Drop for Uprobe {
 }
 
 /// Uprobes that go together when this is dropped. The kernel waits for each, until no CPU can be in it; for links, all these
-/// waits can be one. (Perf events it takes away one after the other, whoever asks.)
+/// waits can be two. (Perf events it takes away one after the other, whoever asks.)
 #[derive(Debug, Default)]
 pub(super) struct Uprobes(pub(super) Vec<Uprobe>);
 
@@ -91,7 +91,12 @@ impl Drop for Uprobes {
                 // Where there can be no thread they go here and now.
                 let _ = thread::Builder::new().spawn_scoped(scope, move || drop(some));
             }
-            self.0.clear();
         });
+        // The first ones go last: as long as a process has one uprobe, the kernel takes a trap that comes late, when its
+        // breakpoint is gone already, for one that is to be tried again. With the last one gone it is a SIGTRAP to the process
+        // (`uprobe_pre_sstep_notifier` and `mmf_recalc_uprobes` of
+        // <https://github.com/torvalds/linux/blob/v6.18/kernel/events/uprobes.c>). Seen where processors stand still
+        // between trap and handler, as those of a virtual machine do.
+        self.0.clear();
     }
 }

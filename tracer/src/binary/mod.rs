@@ -8,7 +8,7 @@
 //! bounded by what they walk, and what does not add up is a [`BinaryError`].
 
 mod build_info;
-mod bytes;
+pub(crate) mod bytes;
 mod dwarf;
 mod error;
 mod file;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use crate::binary::bytes::{u32_at, u64_at};
 use crate::binary::{Arch, Binary, Function};
 use crate::snapshot::is_injected;
 use crate::units::Pc;
@@ -147,7 +148,7 @@ impl<'a> FrameMaps<'a> {
     /// The `index`th map of a `stackmap`: <https://github.com/golang/go/blob/go1.27.3/src/runtime/symtab.go#L1247-L1267>.
     fn words(&self, at: Pc, index: u32) -> Option<Words> {
         let head = self.binary.image().read(at, 8).ok()?;
-        let (maps, count) = (read_u32(&head, 0)?, read_u32(&head, 4)?);
+        let (maps, count) = (u32_at(&head, 0)?, u32_at(&head, 4)?);
         if maps as i32 <= 0 || count > WORD_LIMIT {
             return None;
         }
@@ -177,10 +178,10 @@ impl<'a> FrameMaps<'a> {
     }
 
     fn object(&self, record: &[u8]) -> Option<StackObject> {
-        let offset = read_u32(record, 0)? as i32;
-        let size = read_u32(record, 4)?;
-        let pointers = read_u32(record, 8)? as i32;
-        let mask = read_u32(record, 12)?;
+        let offset = u32_at(record, 0)? as i32;
+        let size = u32_at(record, 4)?;
+        let pointers = u32_at(record, 8)? as i32;
+        let mask = u32_at(record, 12)?;
         let words = match u32::try_from(pointers) {
             Ok(bytes) => {
                 let count = bytes / 8;
@@ -239,14 +240,12 @@ impl StubClosure {
     pub(super) const SIZE: usize = 24;
 
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
-        let word = |at: usize| bytes.get(at..)?.first_chunk().map(|word| u64::from_le_bytes(*word));
-        Some(Self { function: word(0)?, stack: word(8)?, args: word(16)? })
+        Some(Self { function: u64_at(bytes, 0)?, stack: u64_at(bytes, 8)?, args: u64_at(bytes, 16)? })
     }
 
     /// How many words of arguments and results are to be looked at, and where their bits are, from the vector's head.
     pub(super) fn vector(&self, head: &[u8], results: bool) -> Option<(u32, u64)> {
-        let count = read_u32(head, 0)?;
-        let bits = head.get(8..)?.first_chunk().map(|word| u64::from_le_bytes(*word))?;
+        let (count, bits) = (u32_at(head, 0)?, u64_at(head, 8)?);
         let count = if results { count } else { count.min(u32::try_from(self.args / 8).unwrap_or(u32::MAX)) };
         (count <= WORD_LIMIT).then_some((count, bits))
     }
@@ -271,10 +270,6 @@ pub(super) fn frame_minimum(arch: Arch) -> u64 {
         Arch::Amd64 => 0,
         Arch::Arm64 => 16,
     }
-}
-
-fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().map(|word| u32::from_le_bytes(*word))
 }
 
 #[cfg(test)]

@@ -10,13 +10,18 @@ use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
 use crate::probes::{AttachError, FileProbes, KernelPrograms, Placement};
-use crate::units::Pid;
+use crate::units::{FileOffset, Pid};
 
 enum Command {
     Attach {
         exe: PathBuf,
         name: String,
         placements: Vec<Placement>,
+        reply: oneshot::Sender<Result<FileProbes, AttachError>>,
+    },
+    Anchor {
+        exe: PathBuf,
+        anchor: FileOffset,
         reply: oneshot::Sender<Result<FileProbes, AttachError>>,
     },
     Begin {
@@ -88,6 +93,17 @@ impl Kernel {
         Ok(answer.await.map_err(|_| KernelError::Gone)??)
     }
 
+    /// Attaches the anchor of the executable at `exe`, which must stay open until this is done.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub async fn anchor(&self, exe: PathBuf, anchor: FileOffset) -> Result<FileProbes, KernelError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Anchor { exe, anchor, reply })?;
+        Ok(answer.await.map_err(|_| KernelError::Gone)??)
+    }
+
     /// From here on the process's events come.
     ///
     /// # Errors
@@ -129,6 +145,9 @@ fn serve(mut programs: KernelPrograms, commands: &Receiver<Command>) {
         match command {
             Command::Attach { exe, name, placements, reply } => {
                 let _ = reply.send(programs.attach_file(&exe, &name, &placements));
+            }
+            Command::Anchor { exe, anchor, reply } => {
+                let _ = reply.send(programs.anchor_file(&exe, anchor));
             }
             Command::Begin { pid, entry, reply } => {
                 let _ = reply.send(programs.begin(pid, entry));

@@ -15,9 +15,11 @@ use super::discovery::FileKey;
 use super::kernel::Kernel;
 use crate::binary::BinaryError;
 use crate::probes::catalogue::Event;
+use crate::probes::placement::anchor;
 use crate::probes::{FileProbes, Verdict};
 use crate::session;
 use crate::tracee::{Program, TraceeError};
+use crate::units::FileOffset;
 
 /// What a file is.
 #[derive(Clone, Debug)]
@@ -37,6 +39,8 @@ pub struct GoProgram {
     pub program: Program,
     /// What becomes of each probe.
     pub verdicts: Vec<Verdict>,
+    /// Where their anchor goes.
+    pub anchor: Option<FileOffset>,
     /// What the kernel programs must know of its runtime.
     pub entry: gotracer_ebpf::Target,
     /// GNU's build id, else the last part of Go's.
@@ -72,6 +76,8 @@ struct Attached {
     lives: Option<FileProbes>,
     /// What goroutines do in between.
     states: Option<FileProbes>,
+    /// Stays when the others go.
+    anchor: Option<FileProbes>,
 }
 
 /// A process's share in the probes of its file.
@@ -146,7 +152,8 @@ impl Slot {
     /// Takes its probes away, unless somebody is at them.
     fn detach(&self, kernel: &Kernel) {
         if let Ok(mut attached) = self.probes.try_lock() {
-            [attached.lives.take(), attached.states.take()].into_iter().flatten().for_each(|p| kernel.detach(p));
+            let Attached { lives, states, anchor } = std::mem::take(&mut *attached);
+            [lives, states, anchor].into_iter().flatten().for_each(|probes| kernel.detach(probes));
         }
     }
 
@@ -184,6 +191,12 @@ impl Slot {
             let placements = placements.filter(|placement| wanted(placement.event)).cloned().collect();
             kernel.attach(go.program.exe.clone(), go.program.name.clone(), placements).await
         };
+        if let Some(at) = go.anchor
+            && level >= Level::Lifecycle
+            && attached.anchor.is_none()
+        {
+            attached.anchor = Some(kernel.anchor(go.program.exe.clone(), at).await?);
+        }
         if level >= Level::Lifecycle && attached.lives.is_none() {
             attached.lives = Some(attach(|event| matches!(event, Event::Created | Event::Exited)).await?);
         }
@@ -233,11 +246,12 @@ fn open(name: String, file: std::fs::File) -> Known {
     match session::verdicts(&program) {
         Ok(verdicts) => {
             let entry = session::entry(&program);
+            let anchor = anchor(&program.binary);
             let ids = program.binary.build_ids();
             // The last part of Go's is of the file's content; the others are of how it came about.
             let go = ids.go.as_deref().and_then(|id| id.rsplit('/').next());
             let build_id = ids.gnu.as_deref().or(go).unwrap_or_default().to_owned();
-            Known::Go(Arc::new(GoProgram { program, verdicts, entry, build_id }))
+            Known::Go(Arc::new(GoProgram { program, verdicts, anchor, entry, build_id }))
         }
         Err(error) => Known::Unsupported(error.to_string().into()),
     }

@@ -20,7 +20,7 @@ use super::kernel::Lack;
 use super::placement::Placement;
 use super::programs::{Program, Programs};
 use super::uprobe::{Scope, Uprobe, Uprobes};
-use crate::units::Pid;
+use crate::units::{FileOffset, Pid};
 
 /// The kernel programs, built by `cargo xtask ebpf` and committed: with rings, and with perf buffers.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/gotracer.bpf.o"));
@@ -232,15 +232,15 @@ pub struct EventMaps {
     pub kept: KeptMaps,
 }
 
-/// The uprobes of one executable, for every process that runs it; dropping them detaches them.
+/// The uprobes of one executable, for every process that runs it; dropping them detaches them, the anchors last.
 pub struct FileProbes {
     uprobes: Uprobes,
 }
 
 impl FileProbes {
     /// Takes in others, to be detached with these: then the kernel's waiting is one.
-    pub fn join(&mut self, mut others: Self) {
-        self.uprobes.0.append(&mut others.uprobes.0);
+    pub fn join(&mut self, others: Self) {
+        self.uprobes.join(others.uprobes);
     }
 }
 
@@ -285,7 +285,7 @@ impl Probes {
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.uprobes.0.len()
+        self.uprobes.probes.len()
     }
 }
 
@@ -308,7 +308,7 @@ impl Attachment {
         let mut probes = Probes { pid, uprobes: Uprobes::default() };
         for (program, placement) in &places {
             match Uprobe::attach(program, &exe, placement.offset, Scope::Process(pid)) {
-                Ok(uprobe) => probes.uprobes.0.push(uprobe),
+                Ok(uprobe) => probes.uprobes.probes.push(uprobe),
                 Err(source) => return Err(attach_error(pid, placement, source)),
             }
         }
@@ -509,6 +509,37 @@ impl KernelPrograms {
         Ok(Attachment { pid, exe: exe.to_owned(), places })
     }
 
+    /// Attaches a process's [`anchor`](super::placement::anchor), to be held until its probes are gone. Without one they are as good,
+    /// but for the process's last moment with them.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses the program.
+    pub fn anchor(&mut self, pid: Pid, exe: &Path, anchor: FileOffset) -> Result<Probes, AttachError> {
+        Ok(Probes { pid, uprobes: self.attach_anchor(exe, anchor, Scope::Process(pid))? })
+    }
+
+    /// As [`Self::anchor`], for every process that runs the executable at `exe`.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses the program.
+    pub fn anchor_file(&mut self, exe: &Path, anchor: FileOffset) -> Result<FileProbes, AttachError> {
+        Ok(FileProbes { uprobes: self.attach_anchor(exe, anchor, Scope::EveryProcess)? })
+    }
+
+    fn attach_anchor(&mut self, exe: &Path, anchor: FileOffset, scope: Scope) -> Result<Uprobes, AttachError> {
+        const PROGRAM: &str = "nothing";
+        let program = self.uprobes.get(PROGRAM).map_err(program_error(PROGRAM))?;
+        let mut uprobes = Uprobes::default();
+        match Uprobe::attach(program, exe, anchor, scope) {
+            Ok(uprobe) => uprobes.anchors.push(uprobe),
+            // The probes will say so if the process is gone.
+            Err(error) => log::info!("no anchor in {}: {error}", exe.display()),
+        }
+        Ok(uprobes)
+    }
+
     /// Attaches `placements` in the executable at `exe`, called `name`, for every process that runs it, now or later. Only
     /// those that the kernel programs [know](Self::know) send events; the others pay for the probes and send nothing.
     ///
@@ -525,7 +556,7 @@ impl KernelPrograms {
         for placement in placements {
             let program = self.uprobes.get(placement.program).map_err(program_error(placement.program))?;
             let attached = Uprobe::attach(program, exe, placement.offset, Scope::EveryProcess);
-            uprobes.0.push(attached.map_err(|source| AttachError::AttachFile {
+            uprobes.probes.push(attached.map_err(|source| AttachError::AttachFile {
                 exe: name.to_owned(),
                 function: placement.function,
                 into_function: placement.into_function,

@@ -162,6 +162,16 @@ pub fn place(binary: &Binary, probe: &'static Probe, nops: Nops) -> Verdict {
     })
 }
 
+/// Where the anchor of an executable's probes stands: a uprobe that a running process does not come to, which stays when the
+/// others go (why: `probes/uprobe.rs`). It is the begin of `runtime.throw`, which a program calls at most once, before the runtime
+/// ends it: <https://github.com/golang/go/blob/go1.27.3/src/runtime/panic.go>, Go 1.18 to 1.27.
+#[must_use]
+pub fn anchor(binary: &Binary) -> Option<FileOffset> {
+    let (entry, code) = body(binary, "runtime.throw")?;
+    let first = *instruction::decode(binary.arch(), entry, &code).first()?;
+    (first.execution != Execution::Rejected).then(|| binary.file_offset(first.pc)).flatten()
+}
+
 /// Whether `function`, called at `callee`, is the one meant by `name`: itself, or a trampoline to it, which the linker
 /// puts between on arm64 where the distance is more than a `bl` can span.
 fn names(function: &Function<'_>, callee: Pc, name: &str) -> bool {

@@ -75,28 +75,49 @@ impl Drop for Uprobe {
     }
 }
 
-/// Uprobes that go together when this is dropped. The kernel waits for each, until no CPU can be in it; for links, all these
-/// waits can be two. (Perf events it takes away one after the other, whoever asks.)
+/// The uprobes of one process or file. They go together when this is dropped: the kernel waits for each, until no CPU can be in
+/// it; for links, all these waits can be one. (Perf events it takes away one after the other, whoever asks.)
 #[derive(Debug, Default)]
-pub(super) struct Uprobes(pub(super) Vec<Uprobe>);
+pub(super) struct Uprobes {
+    /// Those that are hit.
+    pub(super) probes: Vec<Uprobe>,
+    /// One for each process or file, at an instruction that is not executed, attached before the probes and taken away
+    /// when they are gone.
+    ///
+    /// As long as a process has a uprobe, the kernel takes a trap whose breakpoint is gone for one that came late, and has the
+    /// instruction executed. With the last uprobe goes the process's mark, and a late trap is then the process's own: a SIGTRAP,
+    /// which ends it. On arm64 a thread may lose its CPU between trap and handler since Linux 6.17, for as long as
+    /// others want it; elsewhere a virtual machine's CPU may stand still there. (`uprobe_pre_sstep_notifier` and
+    /// `mmf_recalc_uprobes` of <https://github.com/torvalds/linux/blob/v6.18/kernel/events/uprobes.c>, `el0_brk64` of
+    /// <https://github.com/torvalds/linux/blob/v6.18/arch/arm64/kernel/entry-common.c>; counted in the journal.)
+    pub(super) anchors: Vec<Uprobe>,
+}
+
+impl Uprobes {
+    /// Takes in others, to go with these.
+    pub(super) fn join(&mut self, mut others: Self) {
+        self.probes.append(&mut others.probes);
+        self.anchors.append(&mut others.anchors);
+    }
+}
 
 impl Drop for Uprobes {
     fn drop(&mut self) {
-        /// An agent may have thousands of uprobes.
-        const THREADS: usize = 32;
-        let each = self.0.len().div_ceil(THREADS);
-        thread::scope(|scope| {
-            while self.0.len() > each {
-                let some = self.0.split_off(self.0.len() - each);
-                // Where there can be no thread they go here and now.
-                let _ = thread::Builder::new().spawn_scoped(scope, move || drop(some));
-            }
-        });
-        // The first ones go last: as long as a process has one uprobe, the kernel takes a trap that comes late, when its
-        // breakpoint is gone already, for one that is to be tried again. With the last one gone it is a SIGTRAP to the process
-        // (`uprobe_pre_sstep_notifier` and `mmf_recalc_uprobes` of
-        // <https://github.com/torvalds/linux/blob/v6.18/kernel/events/uprobes.c>). Seen where processors stand still
-        // between trap and handler, as those of a virtual machine do.
-        self.0.clear();
+        drop_together(std::mem::take(&mut self.probes));
+        drop_together(std::mem::take(&mut self.anchors));
     }
+}
+
+fn drop_together(mut uprobes: Vec<Uprobe>) {
+    /// An agent may have thousands of uprobes.
+    const THREADS: usize = 32;
+    let each = uprobes.len().div_ceil(THREADS);
+    thread::scope(|scope| {
+        while uprobes.len() > each {
+            let some = uprobes.split_off(uprobes.len() - each);
+            // Where there can be no thread they go here and now.
+            let _ = thread::Builder::new().spawn_scoped(scope, move || drop(some));
+        }
+        drop(uprobes);
+    });
 }

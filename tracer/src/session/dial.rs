@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 
 use gotracer_ebpf::{Control, MODE_EVENTS, MODE_LIFECYCLE, MODE_OFF, MODE_STATES, Target};
 
-use super::SessionError;
+use super::{SessionError, entry};
 use crate::events::{Hits, KeptStates, StreamError, now};
 use crate::goroutines::{GoroutineTable, StatesFrom, Window};
 use crate::governor::{Level, round_seconds, slice_seconds};
 use crate::probes::catalogue::Event;
+use crate::probes::placement::anchor;
 use crate::probes::{AttachError, Attachment, KernelPrograms, Placement, Probes};
-use crate::units::{MonotonicNs, Pid};
+use crate::tracee::Program;
+use crate::units::{FileOffset, MonotonicNs, Pid};
 
 /// Records are read so often, or as seldom as it takes for reading to use a fiftieth of a CPU.
 const READ_EVERY: Duration = Duration::from_millis(100);
@@ -47,11 +49,14 @@ pub(super) struct Dial {
     exe: PathBuf,
     entry: Target,
     placements: Vec<Placement>,
+    anchored_at: Option<FileOffset>,
     kept: KeptStates,
     level: Level,
     control: Control,
     lives: Group,
     transitions: Group,
+    /// Stays when the others go.
+    anchor: Option<Probes>,
     slice: Slice,
     /// The end of the time that slices so far stand for.
     sliced_to: MonotonicNs,
@@ -126,9 +131,8 @@ impl Group {
         self.detaching = Some(receive);
     }
 
-    /// Takes the probes away, and waits until they are gone.
-    fn detach_now(&mut self) {
-        self.detach();
+    /// Waits until probes that are not wanted any more are gone.
+    fn await_detached(&mut self) {
         if let Some(detaching) = self.detaching.take() {
             let _ended = detaching.recv();
         }
@@ -151,17 +155,19 @@ impl Group {
 
 impl Dial {
     /// For a process with nothing attached.
-    pub(super) fn new(pid: Pid, exe: PathBuf, entry: Target, placements: Vec<Placement>, kept: KeptStates) -> Self {
+    pub(super) fn new(pid: Pid, program: &Program, placements: Vec<Placement>, kept: KeptStates) -> Self {
         Self {
             pid,
-            exe,
-            entry,
+            exe: program.exe.clone(),
+            entry: entry(program),
             placements,
+            anchored_at: anchor(&program.binary),
             kept,
             level: Level::Snapshots,
             control: Control::default(),
             lives: Group::default(),
             transitions: Group::default(),
+            anchor: None,
             slice: Slice::Between(Instant::now()),
             sliced_to: MonotonicNs(0),
             since: MonotonicNs(0),
@@ -202,6 +208,7 @@ impl Dial {
         level: Level,
     ) -> Result<(), AttachError> {
         programs.know(self.pid, self.entry)?;
+        self.anchor = self.anchored_at.map(|at| programs.anchor(self.pid, &self.exe, at)).transpose()?;
         // Births first: what a goroutine does is of no use without it.
         if level > Level::Snapshots {
             let lives = placements(&self.placements, true);
@@ -215,9 +222,10 @@ impl Dial {
     }
 
     /// The process runs another program now; nothing is attached.
-    pub(super) fn follow(&mut self, exe: PathBuf, entry: Target, placements: Vec<Placement>) {
+    pub(super) fn follow(&mut self, program: &Program, placements: Vec<Placement>) {
         let generation = self.entry.generation + 1;
-        (self.exe, self.entry, self.placements) = (exe, Target { generation, ..entry }, placements);
+        self.entry = Target { generation, ..entry(program) };
+        (self.exe, self.placements, self.anchored_at) = (program.exe.clone(), placements, anchor(&program.binary));
     }
 
     /// Turns to another level. What it needs is attached in time; what it does not need is detached.
@@ -415,8 +423,11 @@ impl Dial {
     /// of what the kernel has kept.
     pub(super) fn detach(&mut self, programs: &mut KernelPrograms) -> Result<(), AttachError> {
         let forgotten = programs.forget(self.pid);
-        self.lives.detach_now();
-        self.transitions.detach_now();
+        self.lives.detach();
+        self.transitions.detach();
+        self.lives.await_detached();
+        self.transitions.await_detached();
+        self.anchor = None;
         forgotten
     }
 }

@@ -177,7 +177,7 @@ impl Session {
         let mut meter = Meter::new(options, placements.clone());
         let level = meter.first_level();
         let kept = KeptStates::new(maps.kept);
-        let dial = Dial::new(pid, program.exe.clone(), entry(program), placements, kept);
+        let dial = Dial::new(pid, program, placements, kept);
         let mut session = Self {
             programs,
             stream,
@@ -490,7 +490,7 @@ impl Session {
         self.names.push(TraceeNames::new(tracee.program().clone(), tracee.bias()));
         let placements: Vec<Placement> = self.verdicts.iter().filter_map(Verdict::placement).cloned().collect();
         self.meter.follow(placements.clone());
-        self.dial.follow(tracee.program().exe.clone(), entry(tracee.program()), placements);
+        self.dial.follow(tracee.program(), placements);
         self.tracee = Some(tracee);
         self.attach_probes(level)?;
         self.seeding = Seeding::begin(&mut self.table);

@@ -35,9 +35,7 @@ pub enum ProcessError {
         pid: Pid,
     },
     /// We may not.
-    #[error(
-        "no permission to read {path}: run as root, or with CAP_SYS_PTRACE, and for probes CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN"
-    )]
+    #[error("no permission to read {path}: {}", super::permission::way_out())]
     Permission {
         /// What was read.
         path: String,

@@ -9,6 +9,7 @@ mod lifetime;
 mod maps;
 pub mod memory;
 mod pagemap;
+mod permission;
 mod registers;
 
 use std::ffi::OsStr;

@@ -36,7 +36,7 @@ pub enum MemoryError {
     #[error("the process has exited")]
     Exited,
     /// We may not.
-    #[error("no permission to read the memory of process {pid}: run as root, or with CAP_SYS_PTRACE")]
+    #[error("no permission to read the memory of process {pid}: {}", super::permission::way_out())]
     Permission {
         /// The process.
         pid: crate::units::Pid,

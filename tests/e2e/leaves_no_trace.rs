@@ -4,8 +4,10 @@ use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::Command;
+use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use gotracer_tests::agent::{self, Agent};
 use gotracer_tests::child::poll;
 use gotracer_tests::environment::{Skip, gotracer, require_root_and_bpf};
 use gotracer_tests::text::changed_bytes;
@@ -21,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("leaves_no_trace::after_kill_9", || after(Ending::Kill)),
         trial("leaves_no_trace::after_ctrl_c", || after(Ending::CtrlC)),
         trial("leaves_no_trace::after_for", || after(Ending::For)),
+        trial("leaves_no_trace::after_an_agent", after_an_agent),
         trial("leaves_no_trace::in_the_kernel", in_the_kernel),
     ]
 }
@@ -56,6 +59,38 @@ fn after(ending: Ending) -> Result<()> {
         Ending::CtrlC => drop(tracer.stop()?),
         Ending::For => drop(tracer.finish()?),
     }
+    check_last(left, &probes)?;
+
+    program.send("stop")?;
+    let tally = program.tally()?;
+    ensure!(tally.iterations > 1_000, "the program hardly went on: {} iterations", tally.iterations);
+    program.quit_in_peace()
+}
+
+/// The agent's are those of the file.
+fn after_an_agent() -> Result<()> {
+    require_root_and_bpf()?;
+    let version = GO_VERSIONS.last().context("no Go versions")?;
+    let folder = agent::Folder::new("no-trace")?;
+    let path = folder.copy(&Program::find(version, "plain", "pingpong")?)?;
+    let mut program = Program::start(&path, &["-pairs", "2"])?;
+    program.send("go")?;
+    program.await_line("RUNNING")?;
+    let pid = program.pid();
+    let probes = probes_of(pid)?;
+    let agent = Agent::start(&folder, "[budget]\nprocess_percent = 100.0\nhost_percent = 100.0\n")?;
+    agent.await_watched(pid)?;
+    poll(|| Ok(changed_bytes(pid)?.iter().any(|place| probes.contains(place)).then_some(())))?;
+    let left = std::thread::spawn(move || last_left(pid));
+    agent.stop()?;
+    check_last(left, &probes)?;
+    program.send("stop")?;
+    program.tally()?;
+    program.quit_in_peace()
+}
+
+/// The last thing that [`last_left`] has seen is none of the probes.
+fn check_last(left: JoinHandle<Result<Vec<u64>>>, probes: &[u64]) -> Result<()> {
     // The kernel takes the probes out after the last reference to them is gone, a little after the process.
     let last = left.join().map_err(|_| anyhow!("the thread panicked"))??;
     // A thread that is late from a trap needs it: with the process's last uprobe, a trap is the process's own.
@@ -63,11 +98,7 @@ fn after(ending: Ending) -> Result<()> {
         !last.iter().any(|place| probes.contains(place)),
         "no anchor stays behind: {last:x?}, probes at {probes:x?}"
     );
-
-    program.send("stop")?;
-    let tally = program.tally()?;
-    ensure!(tally.iterations > 1_000, "the program hardly went on: {} iterations", tally.iterations);
-    program.quit_in_peace()
+    Ok(())
 }
 
 /// The places of the probes, in the file.

@@ -4,7 +4,6 @@ use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::Command;
-use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use gotracer_tests::agent::{self, Agent};
@@ -50,7 +49,7 @@ fn after(ending: Ending) -> Result<()> {
     let mut tracer = Gotracer::trace(pid, args)?;
     // Else the test would pass without probes.
     ensure!(!changed_bytes(pid)?.is_empty(), "no probe is to be seen in the program while it is traced");
-    let left = std::thread::spawn(move || last_left(pid));
+    let end = std::thread::spawn(move || anchored_to_the_end(pid, &probes));
     match ending {
         Ending::Kill => {
             tracer.child().signal(libc::SIGKILL)?;
@@ -59,7 +58,7 @@ fn after(ending: Ending) -> Result<()> {
         Ending::CtrlC => drop(tracer.stop()?),
         Ending::For => drop(tracer.finish()?),
     }
-    check_last(left, &probes)?;
+    end.join().map_err(|_| anyhow!("the thread panicked"))??;
 
     program.send("stop")?;
     let tally = program.tally()?;
@@ -81,24 +80,27 @@ fn after_an_agent() -> Result<()> {
     let agent = Agent::start(&folder, "[budget]\nprocess_percent = 100.0\nhost_percent = 100.0\n")?;
     agent.await_watched(pid)?;
     poll(|| Ok(changed_bytes(pid)?.iter().any(|place| probes.contains(place)).then_some(())))?;
-    let left = std::thread::spawn(move || last_left(pid));
+    let end = std::thread::spawn(move || anchored_to_the_end(pid, &probes));
     agent.stop()?;
-    check_last(left, &probes)?;
+    end.join().map_err(|_| anyhow!("the thread panicked"))??;
     program.send("stop")?;
     program.tally()?;
     program.quit_in_peace()
 }
 
-/// The last thing that [`last_left`] has seen is none of the probes.
-fn check_last(left: JoinHandle<Result<Vec<u64>>>, probes: &[u64]) -> Result<()> {
+/// Waits until nothing of the process's code is changed any more. Until then, whatever goes first, something must be left that is
+/// none of the probes: a thread that is late from a trap needs it, for with the process's last uprobe a trap is the process's own.
+fn anchored_to_the_end(pid: u32, probes: &[u64]) -> Result<()> {
+    /// A probe on a five-byte nop may be a call.
+    const LONGEST: u64 = 5;
+    let is_probe = |place: &u64| probes.iter().any(|probe| (*probe..*probe + LONGEST).contains(place));
     // The kernel takes the probes out after the last reference to them is gone, a little after the process.
-    let last = left.join().map_err(|_| anyhow!("the thread panicked"))??;
-    // A thread that is late from a trap needs it: with the process's last uprobe, a trap is the process's own.
-    ensure!(
-        !last.iter().any(|place| probes.contains(place)),
-        "no anchor stays behind: {last:x?}, probes at {probes:x?}"
-    );
-    Ok(())
+    poll(|| {
+        let left = changed_bytes(pid)?;
+        ensure!(left.is_empty() || !left.iter().all(is_probe), "no anchor: {left:x?} are left, probes at {probes:x?}");
+        Ok(left.is_empty().then_some(()))
+    })
+    .with_context(|| format!("changed at {:x?}", changed_bytes(pid)))
 }
 
 /// The places of the probes, in the file.
@@ -109,21 +111,6 @@ fn probes_of(pid: u32) -> Result<Vec<u64>> {
     let places: Vec<u64> = probes.iter().filter_map(|probe| probe["offset"].as_u64()).collect();
     ensure!(places.len() >= 4, "{probes:?}");
     Ok(places)
-}
-
-/// Waits until nothing of the process's code is changed any more; what was, when last something was.
-fn last_left(pid: u32) -> Result<Vec<u64>> {
-    let mut last = Vec::new();
-    poll(|| {
-        let now = changed_bytes(pid)?;
-        if now.is_empty() {
-            return Ok(Some(()));
-        }
-        last = now;
-        Ok(None)
-    })
-    .with_context(|| format!("probes are left at {:x?}", changed_bytes(pid)))?;
-    Ok(last)
 }
 
 /// A command that ends at once leaves no uprobe of its own behind either: those by which it finds out what the kernel can and what

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use super::at_work::AtWork;
 use super::bpf::{self, By};
@@ -103,7 +104,12 @@ impl Uprobes {
 
 impl Drop for Uprobes {
     fn drop(&mut self) {
+        /// More than a thread waits for a CPU on a busy machine; where the kernel has waited already, for nothing.
+        const LATE: Duration = Duration::from_millis(20);
         drop_together(std::mem::take(&mut self.probes));
+        if !self.anchors.is_empty() {
+            thread::sleep(LATE);
+        }
         drop_together(std::mem::take(&mut self.anchors));
     }
 }

@@ -12,26 +12,14 @@ use tokio::sync::oneshot;
 use crate::probes::{AttachError, FileProbes, KernelPrograms, Placement};
 use crate::units::{FileOffset, Pid};
 
+/// Where the kernel's answer goes.
+type Reply<T> = oneshot::Sender<Result<T, AttachError>>;
+
 enum Command {
-    Attach {
-        exe: PathBuf,
-        name: String,
-        placements: Vec<Placement>,
-        reply: oneshot::Sender<Result<FileProbes, AttachError>>,
-    },
-    Anchor {
-        exe: PathBuf,
-        anchor: FileOffset,
-        reply: oneshot::Sender<Result<FileProbes, AttachError>>,
-    },
-    Begin {
-        pid: Pid,
-        entry: gotracer_ebpf::Target,
-        reply: oneshot::Sender<Result<(), AttachError>>,
-    },
-    Forget {
-        pid: Pid,
-    },
+    Attach { exe: PathBuf, name: String, placements: Vec<Placement>, reply: Reply<FileProbes> },
+    Anchor { exe: PathBuf, anchor: FileOffset, reply: Reply<FileProbes> },
+    Begin { pid: Pid, entry: gotracer_ebpf::Target, reply: Reply<()> },
+    Forget { pid: Pid },
 }
 
 /// The way to the threads; they end when this is dropped, which waits until what is to be detached is.
@@ -88,9 +76,7 @@ impl Kernel {
         name: String,
         placements: Vec<Placement>,
     ) -> Result<FileProbes, KernelError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Command::Attach { exe, name, placements, reply })?;
-        Ok(answer.await.map_err(|_| KernelError::Gone)??)
+        self.ask(|reply| Command::Attach { exe, name, placements, reply }).await
     }
 
     /// Attaches the anchor of the executable at `exe`, which must stay open until this is done.
@@ -99,9 +85,7 @@ impl Kernel {
     ///
     /// If the kernel refuses.
     pub async fn anchor(&self, exe: PathBuf, anchor: FileOffset) -> Result<FileProbes, KernelError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Command::Anchor { exe, anchor, reply })?;
-        Ok(answer.await.map_err(|_| KernelError::Gone)??)
+        self.ask(|reply| Command::Anchor { exe, anchor, reply }).await
     }
 
     /// From here on the process's events come.
@@ -110,9 +94,7 @@ impl Kernel {
     ///
     /// If the kernel refuses.
     pub async fn begin(&self, pid: Pid, entry: gotracer_ebpf::Target) -> Result<(), KernelError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Command::Begin { pid, entry, reply })?;
-        Ok(answer.await.map_err(|_| KernelError::Gone)??)
+        self.ask(|reply| Command::Begin { pid, entry, reply }).await
     }
 
     /// No events of this process any more, soon.
@@ -124,6 +106,12 @@ impl Kernel {
     pub fn detach(&self, probes: FileProbes) {
         // If the thread has ended they are dropped here.
         let _ = self.detached.as_ref().map(|detached| detached.send(probes));
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, KernelError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply))?;
+        Ok(answer.await.map_err(|_| KernelError::Gone)??)
     }
 
     fn send(&self, command: Command) -> Result<(), KernelError> {

@@ -146,9 +146,11 @@ struct Plan {
     attaches: usize,
     collector_rounds: usize,
     collector_events: usize,
-    /// Rounds of [`server`]; seconds that each of its loads goes on before it is measured, and while.
+    /// Rounds of [`server`]; seconds that each of its loads goes on before it is measured, with a budget and without,
+    /// and while.
     servings: usize,
     warm_up: u64,
+    settling: u64,
     serving: u64,
     /// Rounds of [`dump`]; those of the ping-pong while there is dumped, and the time of one run in them.
     dumps: usize,
@@ -176,6 +178,7 @@ impl Plan {
                 collector_events: 500_000,
                 servings: 1,
                 warm_up: 3,
+                settling: 1,
                 serving: 3,
                 dumps: 2,
                 games: 2,
@@ -198,6 +201,7 @@ impl Plan {
             servings: 5,
             // A governor takes some periods to find its level.
             warm_up: 12,
+            settling: 3,
             serving: 10,
             dumps: 9,
             games: 9,

@@ -15,12 +15,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use flate2::Crc;
 use serde::{Deserialize, Serialize};
 
-use super::circuit_breaker::actions::Done;
-use super::circuit_breaker::incident::Incident;
+use super::circuit_breaker::incident::{Done, Incident};
 use super::config::{Alarm, Evidence};
 use super::reading::{Subject, with_source};
 use super::verdicts::Outcome;
-use super::watch::Point;
+use super::watch::series::Point;
 use crate::analysis::Finding;
 use crate::output::dump::{DumpFilter, View, groups, write_text};
 use crate::output::{pprof, proof};

@@ -6,11 +6,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::clock::unix_ms;
 use super::config::Otlp;
 use super::notice::{Level, Notice};
 use super::post;
 use super::state::Shared;
-use super::watch::unix_ms;
 use crate::output::otlp::{self, Log};
 
 /// Notices kept for a collector that does not answer; the oldest go first.

@@ -16,6 +16,7 @@
 mod allocator;
 pub mod budget;
 pub mod circuit_breaker;
+pub mod clock;
 pub mod config;
 pub mod container;
 pub mod discovery;
@@ -28,6 +29,7 @@ pub mod kernel;
 pub mod notice;
 mod pace;
 pub mod post;
+pub mod procfs;
 pub mod programs;
 pub mod reading;
 pub mod registry;

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::circuit_breaker::actions::Done;
-use super::circuit_breaker::incident::Incident;
-use super::watch::unix_ms;
+use super::circuit_breaker::incident::{Done, Incident};
+use super::clock::unix_ms;
 use crate::analysis::{Finding, Severity};
 use crate::output::metrics::Identity;
 use crate::output::proof::SiteReport;

@@ -14,15 +14,17 @@ use tokio::sync::Semaphore;
 use super::allocator;
 use super::budget::Level;
 use super::circuit_breaker::Breaker;
+use super::clock::unix_ms;
 use super::config::Config;
 use super::container::PodNames;
 use super::discovery::FileKey;
 use super::kernel::Kernel;
 use super::notice::Notice;
+use super::procfs::read_kernel;
 use super::programs::{Known, Programs, Slot};
 use super::registry::Registry;
 use super::verdicts::{self, Candidate, Turns};
-use super::watch::{Watch, read_kernel};
+use super::watch::Watch;
 use super::{reading, take_on};
 use crate::events::{Event, LossCause};
 use crate::output::metrics::{AgentMetrics, ProcessMetrics};
@@ -384,7 +386,7 @@ pub fn prove(shared: &Shared, now: Instant) {
                 *state.errors.entry("proving").or_default() += 1;
             }
         }
-        watch.proven.take(done.outcome, now, super::watch::unix_ms(), findings, ran);
+        watch.proven.take(done.outcome, now, unix_ms(), findings, ran);
     });
 }
 

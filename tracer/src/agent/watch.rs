@@ -1,23 +1,26 @@
 //! One watched process: its table, and what is known beside it.
 //!
-//! In: its events, readings of its memory, the clock. Out: [`ProcessMetrics`]. Whatever goes wrong here is this process's
-//! alone.
+//! In: its events, readings of its memory, the clock. Out: what alarms look at, findings, the last hour ([`series`]), and
+//! what is exported ([`metrics`]). Whatever goes wrong here is this process's alone.
 
-use std::collections::VecDeque;
+mod metrics;
+pub mod series;
+
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
+use self::series::{Point, Series};
 use super::budget::Level;
-use super::config::{Figure, Metrics};
+use super::clock::unix_ms;
+use super::config::Figure;
 use super::container::{Container, PodNames};
 use super::discovery::FileKey;
 use super::flight_recorder::FlightRecorder;
 use super::growth::Growth;
 use super::notice::Notice;
 use super::pace::Pace;
+use super::procfs::read_kernel;
 use super::programs::{GoProgram, Use};
 use super::reading::Subject;
 use super::rules::Traits;
@@ -25,12 +28,9 @@ use super::verdicts::{Proven, Turn};
 use crate::analysis::{Analysis, Finding, Thresholds};
 use crate::events::Event;
 use crate::go_runtime::Owner;
-use crate::goroutines::{GoroutineTable, Limits, Log2Histogram, SiteId, State};
-use crate::kernel::{page_bytes, ticks_per_second};
+use crate::goroutines::{GoroutineTable, Limits, State};
 use crate::output::Names;
-use crate::output::metrics::{
-    BLOCK_BOUNDS_LOG2_NS, BlockMetrics, Forecast, Identity, KernelMetrics, ProcessMetrics, ProofMetrics, SiteMetrics,
-};
+use crate::output::metrics::{Forecast, Identity, KernelMetrics};
 use crate::process::Process;
 use crate::session::seed::{self, Seeding};
 use crate::snapshot::RuntimeStats;
@@ -81,48 +81,13 @@ pub struct Watch {
     overhead: Overhead,
     since_unix_ms: u64,
     level: Level,
-    series: VecDeque<Point>,
+    series: Series,
     recorder: FlightRecorder,
     /// Ends the task that waits for the process's end.
     pub exit: Option<tokio::task::AbortHandle>,
     /// Its share in the probes.
     _in_use: Use,
 }
-
-/// What is kept of the last hour: a point for each sample.
-#[derive(Clone, Debug, Serialize)]
-pub struct Point {
-    /// When, in milliseconds since 1970.
-    pub unix_ms: u64,
-    /// The program's own goroutines.
-    pub goroutines: u64,
-    /// Of them, blocked.
-    pub blocked: u64,
-    /// Goroutines seen at their creation.
-    pub created: u64,
-    /// Goroutines that ended.
-    pub ended: u64,
-    /// Bytes of goroutines' stacks.
-    pub stack_bytes: Option<u64>,
-    /// What the kernel says.
-    #[serde(flatten)]
-    pub kernel: KernelMetrics,
-    /// Heap that is live or was allocated since the last collection.
-    pub heap_live_bytes: Option<u64>,
-    /// Where the next collection should end.
-    pub heap_goal_bytes: Option<u64>,
-    /// Collections.
-    pub gc_cycles: Option<u64>,
-    /// Nanoseconds that the collector stopped the world.
-    pub gc_pause_total_ns: Option<u64>,
-    /// Timers that are set.
-    pub timers: Option<u64>,
-    /// How long memory lasts.
-    pub forecast: Option<Forecast>,
-}
-
-/// Points kept: an hour of samples of five seconds.
-const POINTS: usize = 720;
 
 /// Steps of its goroutines, as the table counts them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -202,7 +167,7 @@ impl Watch {
             overhead: Overhead::default(),
             since_unix_ms: unix_ms(),
             level: Level::Events,
-            series: VecDeque::new(),
+            series: Series::default(),
             recorder: FlightRecorder::new(pid, program, tracee.bias()),
             exit: None,
             tracee: Arc::new(tracee),
@@ -419,22 +384,19 @@ impl Watch {
             timers: runtime.and_then(|r| r.timers),
             forecast: self.forecast(),
         };
-        if self.series.len() >= POINTS {
-            self.series.pop_front();
-        }
-        self.series.push_back(point);
+        self.series.push(point);
     }
 
     /// The last hour.
     #[must_use]
-    pub fn series(&self) -> &VecDeque<Point> {
+    pub fn series(&self) -> &Series {
         &self.series
     }
 
     /// What an alarm looks at; `None` where it is not known, or not yet.
     #[must_use]
     pub fn figure(&self, figure: Figure) -> Option<f64> {
-        let point = self.series.back()?;
+        let point = self.series.last()?;
         let runtime = || self.runtime.as_ref();
         Some(match figure {
             Figure::Goroutines => point.goroutines as f64,
@@ -528,237 +490,11 @@ impl Watch {
         live
     }
 
-    /// All its figures.
-    pub fn metrics(&mut self, config: &Metrics) -> ProcessMetrics {
-        let live = self.live();
-        let totals = self.table.totals();
-        ProcessMetrics {
-            identity: Arc::clone(&self.identity),
-            since_unix_ns: self.since_unix_ms * 1_000_000,
-            detail: self.level.name(),
-            goroutines: live.runnable + live.running + live.blocked,
-            system_goroutines: live.system,
-            runnable: live.runnable,
-            running: live.running,
-            blocked: live.blocked,
-            created: totals.created,
-            ended: totals.exited + totals.ended_unseen,
-            growth: self.growth.per_second().unwrap_or_default(),
-            blocks: self.blocks(config.top_reasons),
-            sites: self.sites(config),
-            runtime: self.runtime.clone(),
-            stack_bytes: self.stack_bytes,
-            kernel: self.kernel,
-            forecast: self.forecast(),
-            findings: self.findings_by_kind(),
-            proof: self
-                .proven
-                .report()
-                .map(|report| ProofMetrics::of(report, self.proven.unix_ms, config.top_sites_by_size)),
-            events: self.events,
-            lost: totals.lost,
-            uncertain: self.table.uncertain_since().is_some(),
-            complete: self.is_complete(),
-            overhead: self.overhead.share,
-        }
-    }
-
     /// How long memory lasts, while it grows.
     #[must_use]
     pub fn forecast(&self) -> Option<Forecast> {
         let forecast = self.analysis.forecast()?;
         let high_seconds = forecast.latest_s.unwrap_or(f64::INFINITY);
         Some(Forecast { low_seconds: forecast.soonest_s, high_seconds })
-    }
-
-    fn findings_by_kind(&self) -> Vec<(String, String, u64)> {
-        let mut counts = std::collections::BTreeMap::new();
-        for finding in self.findings() {
-            *counts.entry((finding.kind, finding.severity)).or_default() += 1;
-        }
-        counts.into_iter().map(|((kind, severity), n)| (kind.to_string(), severity.to_string(), n)).collect()
-    }
-
-    /// The reasons with the most blocks; the others as one.
-    fn blocks(&self, top: usize) -> Vec<BlockMetrics> {
-        let mut all: Vec<(u64, BlockMetrics)> = self
-            .table
-            .reasons()
-            .map(|(reason, stats)| {
-                let block = BlockMetrics {
-                    reason: self.names.reason(reason).into_owned(),
-                    blocked: self.blocked_by_reason.get(usize::from(reason)).copied().unwrap_or_default(),
-                    seconds: stats.blocked_ns as f64 / 1e9,
-                    buckets: buckets(&stats.blocks),
-                };
-                (stats.parks + block.blocked, block)
-            })
-            .collect();
-        // Equal ones by name: whoever has a series keeps it.
-        all.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.reason.cmp(&b.1.reason)));
-        let rest = all.split_off(top.min(all.len()));
-        let mut shown: Vec<BlockMetrics> = all.into_iter().map(|(_, block)| block).collect();
-        if !rest.is_empty() {
-            let mut others = BlockMetrics { reason: "(others)".into(), ..BlockMetrics::default() };
-            for (_, block) in rest {
-                others.blocked += block.blocked;
-                others.seconds += block.seconds;
-                for (sum, count) in others.buckets.iter_mut().zip(block.buckets) {
-                    *sum += count;
-                }
-            }
-            shown.push(others);
-        }
-        shown
-    }
-
-    /// The largest sites, then those that grow most; the others as one. The runtime's own are left out.
-    fn sites(&mut self, config: &Metrics) -> Vec<SiteMetrics> {
-        let mut program: Vec<usize> = Vec::new();
-        for (at, site) in self.table.sites().iter().enumerate() {
-            let seen = site.created + site.first_seen > 0;
-            if seen && !Owner::of(&self.names.function(site.startpc)).is_system() {
-                program.push(at);
-            }
-        }
-        let growth = |at: usize| self.growth.of_site(at);
-        let sites = self.table.sites();
-        let live = |at: usize| sites.get(at).map_or(0, |site| site.live.total());
-        program.sort_by_key(|&at| (std::cmp::Reverse(live(at)), at));
-        let mut rest = program.split_off(config.top_sites_by_size.min(program.len()));
-        rest.sort_by(|&a, &b| growth(b).total_cmp(&growth(a)).then(a.cmp(&b)));
-        let growing = rest.iter().take(config.top_sites_by_growth).take_while(|&&at| growth(at) > 0.0).count();
-        let summed = rest.split_off(growing);
-        program.extend(rest);
-
-        let names = &mut self.names;
-        let figures = |at: usize| {
-            let site = sites.get(at)?;
-            Some(SiteMetrics {
-                live: site.live.total(),
-                blocked: site.live.blocked,
-                created: site.created,
-                ended: site.exited + site.ended_unseen,
-                growth: growth(at),
-                ..SiteMetrics::default()
-            })
-        };
-        let mut shown: Vec<SiteMetrics> = Vec::with_capacity(program.len() + 1);
-        for at in program {
-            let (Some(metrics), Some(site)) = (figures(at), sites.get(at)) else { continue };
-            let unknown = SiteId(at as u32) == SiteId::UNKNOWN;
-            let start = if unknown { "(unknown)".into() } else { names.function(site.startpc) };
-            // The main goroutine has no `go` statement.
-            let name = if site.gopc.0 == 0 { None } else { Some(names.site(site.gopc)) };
-            let (function, file, line) =
-                name.map_or_else(|| ("(none)".into(), "".into(), 0), |name| (name.function, name.file, name.line));
-            shown.push(SiteMetrics { function, file, line, start, ..metrics });
-        }
-        if !summed.is_empty() {
-            let mut others = SiteMetrics { function: "(others)".into(), ..SiteMetrics::default() };
-            for metrics in summed.into_iter().filter_map(figures) {
-                others.live += metrics.live;
-                others.blocked += metrics.blocked;
-                others.created += metrics.created;
-                others.ended += metrics.ended;
-                others.growth += metrics.growth;
-            }
-            shown.push(others);
-        }
-        merge_equal(shown)
-    }
-}
-
-/// Sites whose names are equal are one series: generics, or the same code inlined in several places.
-fn merge_equal(sites: Vec<SiteMetrics>) -> Vec<SiteMetrics> {
-    let mut merged: Vec<SiteMetrics> = Vec::with_capacity(sites.len());
-    let mut seen = hashbrown::HashMap::new();
-    for site in sites {
-        let key = (Arc::clone(&site.function), Arc::clone(&site.file), site.line, Arc::clone(&site.start));
-        let at = *seen.entry(key).or_insert(merged.len());
-        match merged.get_mut(at) {
-            None => merged.push(site),
-            Some(same) => {
-                same.live += site.live;
-                same.blocked += site.blocked;
-                same.created += site.created;
-                same.ended += site.ended;
-                same.growth += site.growth;
-            }
-        }
-    }
-    merged
-}
-
-/// Sixty-four powers of two as the few bounds that are shown.
-fn buckets(histogram: &Log2Histogram) -> [u64; BLOCK_BOUNDS_LOG2_NS.len() + 1] {
-    let mut shown = [0; BLOCK_BOUNDS_LOG2_NS.len() + 1];
-    for (log2, count) in (0_u32..).zip(histogram.buckets()) {
-        let at = BLOCK_BOUNDS_LOG2_NS.iter().position(|bound| log2 < *bound).unwrap_or(BLOCK_BOUNDS_LOG2_NS.len());
-        shown[at] += count;
-    }
-    shown
-}
-
-/// What the kernel says of a process, but for its memory limit; `None` if it is gone.
-pub(super) fn read_kernel(pid: Pid) -> Option<KernelMetrics> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold anything: count from its end.
-    let behind_name = stat.iter().rposition(|b| *b == b')')? + 1;
-    let text = std::str::from_utf8(stat.get(behind_name..)?).ok()?;
-    // The first of these is field 3 of proc(5).
-    let fields: Vec<u64> = text.split_ascii_whitespace().map(|field| field.parse().unwrap_or_default()).collect();
-    let field = |number: usize| fields.get(number - 3).copied();
-    let (ticks, page) = (ticks_per_second() as f64, page_bytes() as u64);
-    Some(KernelMetrics {
-        cpu_seconds: (field(14)? + field(15)?) as f64 / ticks,
-        threads: field(20)?,
-        start_seconds: boot_seconds() + field(22)? as f64 / ticks,
-        resident_bytes: field(24)? * page,
-        cgroup_limit_bytes: None,
-    })
-}
-
-/// The present, in milliseconds since 1970.
-#[must_use]
-pub fn unix_ms() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or_default()
-}
-
-/// When the machine was started, in seconds since 1970.
-fn boot_seconds() -> f64 {
-    static BOOT: std::sync::OnceLock<f64> = std::sync::OnceLock::new();
-    *BOOT.get_or_init(|| {
-        let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-        text.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok()).unwrap_or_default()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_bounds_shown_hold_all_that_was_counted() {
-        let mut histogram = Log2Histogram::default();
-        for ns in [1, 1023, 1024, 16_383, 1 << 37, 1 << 38, u64::MAX] {
-            histogram.add(ns);
-        }
-        assert_eq!(buckets(&histogram), [2, 2, 0, 0, 0, 0, 0, 1, 2]);
-    }
-
-    #[test]
-    fn the_kernel_tells_of_us() {
-        let us = Pid(std::process::id());
-        let kernel = read_kernel(us).expect("we run");
-        assert!(kernel.resident_bytes > 1 << 20 && kernel.threads > 0 && kernel.start_seconds > 1e9, "{kernel:?}");
-    }
-
-    #[test]
-    fn sites_of_one_name_are_one_series() {
-        let site = |line, live| SiteMetrics { function: "f".into(), line, live, ..SiteMetrics::default() };
-        let merged = merge_equal(vec![site(1, 2), site(2, 3), site(1, 4)]);
-        assert_eq!(merged.iter().map(|site| (site.line, site.live)).collect::<Vec<_>>(), [(1, 6), (2, 3)]);
     }
 }

@@ -7,32 +7,13 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Instant;
 
-use serde::Serialize;
 use tokio::io::AsyncReadExt;
 
-use super::incident::Incident;
+use super::incident::{Done, Incident};
 use crate::agent::config::{Alarm, Config, MemoryHigh, Span};
 use crate::agent::container::{Container, memory_limit};
 use crate::agent::post;
 use crate::tracee::Tracee;
-
-/// What came of one action.
-#[derive(Clone, Debug, Serialize)]
-pub struct Done {
-    /// `touch`, `signal`, `memory_high`, `hook` or `webhook`.
-    pub action: &'static str,
-    /// With what: a file, a signal, a size, a program, an address.
-    pub with: String,
-    /// It was only said, not done.
-    pub dry_run: bool,
-    /// How long it took, in milliseconds.
-    pub took_ms: u64,
-    /// Why it failed; `None` if it did not.
-    pub failed: Option<String>,
-    /// What the hook printed, up to 4 KiB, or the webhook's status.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub output: String,
-}
 
 /// Does all that `alarm` says, in the order in which the configuration explains it.
 pub async fn all(alarm: &Alarm, incident: &Incident, tracee: &Tracee, config: &Config) -> Vec<Done> {

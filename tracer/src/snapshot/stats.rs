@@ -3,7 +3,7 @@
 //! None of it is consistent with the rest: each figure is as of the moment it was read.
 
 use hashbrown::HashSet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::raw::ObjectBatch;
 use super::{Snapshot, Source};
@@ -18,7 +18,8 @@ const TIMER_LIMIT: u64 = 1 << 22;
 const PAUSES: usize = 256;
 
 /// The runtime's own figures. `None`: not found in this program, or not in this Go version.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RuntimeStats {
     /// Distinct channels that goroutines are blocked on: `sudog.c` of all of `g.waiting`.
     pub blocked_channels: usize,
@@ -64,7 +65,7 @@ pub struct RuntimeStats {
 }
 
 /// One stop of the world by the collector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GcPause {
     /// How long, in nanoseconds: of all stops of one cycle.
     pub ns: u64,

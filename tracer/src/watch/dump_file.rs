@@ -8,9 +8,11 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 use serde::Deserialize;
 
+use super::memory;
 use super::stacks::{of_reason, waits_of};
 use super::tally::{One, Tally};
-use crate::analysis::{Block, FrameName, MemorySample, Sample, SiteKey};
+use crate::analysis::{Block, FrameName, Sample, SiteKey};
+use crate::snapshot::RuntimeStats;
 use crate::units::{Goid, MonotonicNs, RemoteAddr};
 
 /// A dump, read back.
@@ -43,23 +45,8 @@ struct Document {
     #[serde(default)]
     incomplete: Option<String>,
     #[serde(default)]
-    runtime: Option<Runtime>,
+    runtime: Option<RuntimeStats>,
     goroutines: Vec<Row>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Runtime {
-    heap_live_bytes: Option<u64>,
-    heap_marked_bytes: Option<u64>,
-    heap_goal_bytes: Option<u64>,
-    stack_spans_bytes: Option<u64>,
-    memory_limit_bytes: Option<u64>,
-    gc_cycles: Option<u64>,
-    gc_pause_total_ns: Option<u64>,
-    gc_cpu_fraction: Option<f64>,
-    timers: Option<u64>,
-    threads: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -155,20 +142,7 @@ impl DumpFile {
                 period_ns: None,
             });
         }
-        let runtime = document.runtime.unwrap_or_default();
-        let memory = MemorySample {
-            heap_live: runtime.heap_live_bytes,
-            heap_marked: runtime.heap_marked_bytes,
-            heap_goal: runtime.heap_goal_bytes,
-            stacks: runtime.stack_spans_bytes,
-            go_limit: runtime.memory_limit_bytes,
-            gc_cycles: runtime.gc_cycles,
-            gc_pause_ns: runtime.gc_pause_total_ns,
-            gc_cpu_share: runtime.gc_cpu_fraction,
-            timers: runtime.timers,
-            threads: runtime.threads,
-            ..MemorySample::default()
-        };
+        let memory = memory::of_runtime(&document.runtime.unwrap_or_default());
         let time = MonotonicNs(document.taken_to_ns.unwrap_or(1));
         Ok(Self {
             pid: document.pid,

@@ -1,12 +1,30 @@
-//! A process's memory as the kernel has it: what is resident, what its cgroup uses and may use.
+//! A process's memory, as the runtime knows it and as the kernel has it: what is resident, what its cgroup uses and may use.
 //!
-//! In: a PID. Out: bytes, `None` where not known. Knows nothing of Go.
+//! In: the runtime's own figures; a PID. Out: bytes, `None` where not known.
 
 use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 
 use crate::analysis::MemorySample;
+use crate::snapshot::RuntimeStats;
 use crate::units::Pid;
+
+/// What the runtime knows.
+pub(super) fn of_runtime(runtime: &RuntimeStats) -> MemorySample {
+    MemorySample {
+        heap_live: runtime.heap_live_bytes,
+        heap_marked: runtime.heap_marked_bytes,
+        heap_goal: runtime.heap_goal_bytes,
+        stacks: runtime.stack_spans_bytes,
+        go_limit: runtime.memory_limit_bytes,
+        gc_cycles: runtime.gc_cycles,
+        gc_pause_ns: runtime.gc_pause_total_ns,
+        gc_cpu_share: runtime.gc_cpu_fraction,
+        timers: runtime.timers,
+        threads: runtime.threads,
+        ..MemorySample::default()
+    }
+}
 
 /// Fills in what the kernel knows of `pid`.
 pub(super) fn read(pid: Pid, sample: &mut MemorySample) {

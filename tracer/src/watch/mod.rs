@@ -27,7 +27,7 @@ pub use census::Census;
 pub use dump_file::DumpFile;
 pub use replay::Sampler;
 
-use crate::analysis::{MemorySample, Sample};
+use crate::analysis::Sample;
 use crate::events::{Event, Transition, now};
 use crate::go_runtime::Globals;
 use crate::goroutines::GoroutineTable;
@@ -293,18 +293,6 @@ pub fn observe(
 ) -> Sample {
     let mut counted = census.count(snapshot, time);
     closer::look(source, snapshot, census, &mut counted, parents);
-    let memory = MemorySample {
-        heap_live: runtime.heap_live_bytes,
-        heap_marked: runtime.heap_marked_bytes,
-        heap_goal: runtime.heap_goal_bytes,
-        stacks: runtime.stack_spans_bytes,
-        go_limit: runtime.memory_limit_bytes,
-        gc_cycles: runtime.gc_cycles,
-        gc_pause_ns: runtime.gc_pause_total_ns,
-        gc_cpu_share: runtime.gc_cpu_fraction,
-        timers: runtime.timers,
-        threads: runtime.threads,
-        ..MemorySample::default()
-    };
+    let memory = memory::of_runtime(runtime);
     Sample { time, sites: counted.sites, whole: snapshot.incomplete.is_none(), memory, lost: 0 }
 }

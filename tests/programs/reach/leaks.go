@@ -1,7 +1,9 @@
 package main
 
 import (
+	"runtime"
 	"sync"
+	"time"
 )
 
 // padded is large enough to begin with a pointer to its type (Go 1.22), and holds its channel at its end.
@@ -143,6 +145,20 @@ func leaks() []maker {
 		{"holds a live one", func() {
 			c := make(chan int)
 			go func() { leaked.here("holds a live one"); <-c; anyone <- 1 }()
+		}},
+		// Its channel has a span of its own, which may begin where the stack of a thread ends: the stack's end is no reference.
+		{"behind a thread's stack", func() {
+			for i := 0; i < 4; i++ {
+				asleep := make(chan bool)
+				go func() {
+					runtime.LockOSThread()
+					close(asleep)
+					time.Sleep(24 * time.Hour)
+				}()
+				<-asleep
+				c := make(chan [8]byte, 1000)
+				go func() { leaked.here("behind a thread's stack"); <-c }()
+			}
 		}},
 		// What it waits on lies in memory that it alone holds.
 		{"deep", func() {

@@ -506,7 +506,7 @@ impl<'a, 'h> Worker<'a, 'h> {
     #[inline]
     fn object(&mut self, run: &Run, index: u32, bytes: &[u8], bits: Option<&[u8]>) {
         if run.has_special
-            && let Some(treatment) = self.special.objects.get(&run.object(index))
+            && let Some(treatment) = self.special.objects.get(&(run.object(index) + run.kind.info.header()))
         {
             return self.special_object(treatment, run, index, bytes, bits);
         }
@@ -559,9 +559,16 @@ impl<'a, 'h> Worker<'a, 'h> {
             }
             PointerInfo::Header => {
                 let map = self.types.get(word_at(bytes, 0));
-                // A type that is not written yet leaves nothing out; nor is the header itself a reference.
-                let from = if *map == TypeMap::Any { 0 } else { 8 };
-                map.pointers(0, elem - from, |offset| self.visit(word_at(bytes, from + offset)));
+                // The header itself is no reference, but where no type is written yet it is none.
+                if *map == TypeMap::Any {
+                    self.visit(word_at(bytes, 0));
+                }
+                let header = run.kind.info.header();
+                map.pointers(0, elem - header, |offset| {
+                    if !except.iter().any(|range| range.contains(&offset)) {
+                        self.visit(word_at(bytes, header + offset));
+                    }
+                });
             }
             PointerInfo::Large { kind } => {
                 let map = self.types.get(kind);

@@ -150,6 +150,8 @@ fn special(source: &Source<'_>, look: &Look) -> Result<Special, ProofError> {
         ..Special::default()
     };
     special.objects.extend(look.structs.iter().map(|g| (g.0, Treatment::Opaque)));
+    // Where the heap does not tell pointers from other words, the end of their stacks looks like a reference to what lies behind.
+    special.objects.extend(threads::structs(source)?.into_iter().map(|g| (g, Treatment::Opaque)));
     for g in &look.goroutines {
         let Role::Candidate(number) = g.role else { continue };
         let Some(candidate) = look.candidates.get(number as usize) else { continue };

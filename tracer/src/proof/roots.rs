@@ -9,7 +9,7 @@
 use hashbrown::HashSet;
 
 use super::heap::Heap;
-use super::{Locate, ProofError, spans};
+use super::{Locate, ProofError, spans, threads};
 use crate::go_runtime::{Field, Variable};
 use crate::process::memory::{MemoryError, MemoryRange, ReadMemory};
 use crate::snapshot::Source;
@@ -259,8 +259,8 @@ pub(super) fn has_foreign(source: &Source<'_>) -> bool {
     !source.binary.functions().by_name("crosscall2").is_empty()
 }
 
-/// Memory of which Go knows nothing: what of `writable` is neither the heap's nor Go's variables. Empty for a program without
-/// C in it: what it maps for itself cannot hold references, by the rules of `unsafe`.
+/// Memory of which Go knows nothing: what of `writable` is neither the heap's nor Go's variables, nor its scheduler's. Empty for a
+/// program without C in it: what it maps for itself cannot hold references, by the rules of `unsafe`.
 pub(super) fn not_go(
     source: &Source<'_>,
     heap: &Heap,
@@ -279,6 +279,7 @@ pub(super) fn not_go(
         (field(layout.bss), field(layout.ebss)),
         (field(layout.noptrbss), field(layout.enoptrbss)),
     ]);
+    own.extend(threads::scheduler_stacks(source)?);
     own.sort_unstable();
     Ok(writable.iter().flat_map(|range| subtract(*range, &own)).collect())
 }

@@ -58,6 +58,13 @@ pub(super) enum PointerInfo {
     Manual,
 }
 
+impl PointerInfo {
+    /// Bytes of an object's slot before the object itself.
+    pub(super) const fn header(self) -> u64 {
+        if matches!(self, Self::Header) { 8 } else { 0 }
+    }
+}
+
 /// What spans of one kind have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Kind {

@@ -14,6 +14,13 @@ pub fn root() -> PathBuf {
     manifest.parent().unwrap_or(manifest).to_path_buf()
 }
 
+/// The commit that is checked out, short, with a `+` if the checkout has changes; `unknown` where git does not say.
+pub fn commit() -> String {
+    let mut git = Command::new("git");
+    let described = output(git.current_dir(root()).args(["describe", "--always", "--dirty=+", "--exclude=*"]));
+    described.map_or_else(|_| "unknown".to_owned(), |commit| commit.trim().to_owned())
+}
+
 /// Cargo's target folder, `CARGO_TARGET_DIR` respected.
 pub fn target() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {

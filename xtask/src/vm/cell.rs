@@ -91,6 +91,9 @@ impl Payload {
     }
 }
 
+/// Begins what [`Outcome::epilogue`] gives: exit status, the kernel's release, seconds, and the commit.
+const EPILOGUE: &str = "xtask: machine ended: ";
+
 /// What a machine gave.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -98,11 +101,29 @@ pub(crate) struct Outcome {
     pub(crate) status: i32,
     pub(crate) release: String,
     pub(crate) took: Duration,
+    /// Of what it was built.
+    pub(crate) commit: String,
 }
 
 impl Outcome {
     pub(crate) fn green(&self) -> bool {
         self.status == 0 && self.results.green()
+    }
+
+    /// The last line of a machine's console in its file, if all of the matrix's tests were to run in it: a later run of the
+    /// matrix can take it for its own.
+    fn epilogue(&self) -> String {
+        let Self { status, release, took, commit, .. } = self;
+        format!("{EPILOGUE}{status} {release} {} {commit}", took.as_secs())
+    }
+
+    /// What a machine gave whose console this is; `None` unless all of the matrix's tests were to run in it.
+    fn read_back(console: &str) -> Option<Self> {
+        let lines: Vec<String> = console.lines().map(str::to_owned).collect();
+        let mut fields = lines.last()?.strip_prefix(EPILOGUE)?.split(' ');
+        let (status, release) = (fields.next()?.parse().ok()?, fields.next()?.to_owned());
+        let (took, commit) = (Duration::from_secs(fields.next()?.parse().ok()?), fields.next()?.to_owned());
+        Some(Self { results: Results::read(&lines), status, release, took, commit })
     }
 
     /// For a table: passed/failed/skipped, bold when something is wrong.
@@ -144,7 +165,18 @@ impl Cell {
             })
             .with_context(|| format!("{} ({}); its console is in {}", self, image.package, log_path.display()))?;
         let results = Results::read(&ending.lines);
-        Ok(Outcome { results, status: ending.status, release: ending.release, took: ending.took })
+        let commit = workspace::commit();
+        let outcome = Outcome { results, status: ending.status, release: ending.release, took: ending.took, commit };
+        if args.filter.is_none() && args.command.is_empty() {
+            writeln!(log, "{}", outcome.epilogue())?;
+        }
+        Ok(outcome)
+    }
+
+    /// What the machine gave when it was run last; `None` if it was not, or not to its end, or for something else.
+    pub(crate) fn last_outcome(&self) -> Option<Outcome> {
+        let log = workspace::target().join("vm").join(format!("{}.log", self.file_name()));
+        Outcome::read_back(&fs::read_to_string(log).ok()?)
     }
 
     /// Of the cell alone: others run at the same time.
@@ -229,6 +261,17 @@ impl Drop for RemovedAtEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_that_ended_is_read_back() {
+        let console = "test a ... ok\ntest result: ok. 1 passed; 0 failed; 0 ignored\n";
+        assert!(Outcome::read_back(console).is_none());
+        let results = Results { passed: 1, complete: true, ..Results::default() };
+        let (release, commit) = ("6.1.0-9".to_owned(), "cafe845".to_owned());
+        let outcome = Outcome { results, status: 0, release, took: Duration::from_secs(7), commit };
+        let again = Outcome::read_back(&format!("{console}{}\n", outcome.epilogue())).expect("an outcome");
+        assert_eq!(format!("{again:?}"), format!("{outcome:?}"));
+    }
 
     #[test]
     fn every_test_runs_with_some_version_and_none_with_two() {

@@ -94,9 +94,13 @@ fn run_all(planned: Vec<(Cell, Arc<Payload>)>, args: &VmArgs) -> Vec<Row> {
             scope.spawn(move || {
                 // A poisoned lock is another thread's panic: the scope hands that on.
                 while let Some((index, (cell, payload))) = waiting.lock().ok().and_then(|mut waiting| waiting.next()) {
-                    let outcome = cell.run(&payload, args, |_| ());
+                    let last = if args.resume { cell.last_outcome().filter(Outcome::green) } else { None };
+                    let outcome = last.map_or_else(|| cell.run(&payload, args, |_| ()), Ok);
                     match &outcome {
-                        Ok(outcome) => eprintln!("{cell}: {} in {} s", outcome.results, outcome.took.as_secs()),
+                        Ok(outcome) => {
+                            let Outcome { results, took, commit, .. } = outcome;
+                            eprintln!("{cell}: {results} in {} s, at {commit}", took.as_secs());
+                        }
                         Err(error) => eprintln!("{cell}: {error:#}"),
                     }
                     if sender.send((index, (cell, outcome))).is_err() {
@@ -143,6 +147,10 @@ fn render(rows: &[Row], filter: Option<&str>) -> String {
         let shown = outcome.as_ref().map_or_else(|_| "**no result**".to_owned(), Outcome::short);
         let _ = writeln!(text, "- {cell}: {shown}");
     }
+    let mut commits: BTreeMap<&str, usize> = BTreeMap::new();
+    for outcome in rows.iter().filter_map(|(_, outcome)| outcome.as_ref().ok()) {
+        *commits.entry(&outcome.commit).or_default() += 1;
+    }
     let mut notes: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut took = Duration::ZERO;
     for (cell, outcome) in rows {
@@ -163,6 +171,10 @@ fn render(rows: &[Row], filter: Option<&str>) -> String {
         }
     }
     let _ = writeln!(text, "\n{} machines, {} s in all.", rows.len(), took.as_secs());
+    let commits: Vec<String> = commits.into_iter().map(|(commit, count)| format!("{count} at {commit}")).collect();
+    if commits.len() > 1 {
+        let _ = writeln!(text, "Not all were run of one commit (`--resume`): {}.", commits.join(", "));
+    }
     text += include_str!("instructions.md");
     text
 }
@@ -265,7 +277,13 @@ mod tests {
                 complete: true,
                 placements: vec![("`gopark+76`: `bl mcall`".to_owned(), "0.27".to_owned())],
             };
-            Ok(Outcome { results, status: 0, release: "6.1.0-9".to_owned(), took: Duration::from_secs(7) })
+            Ok(Outcome {
+                results,
+                status: 0,
+                release: "6.1.0-9".to_owned(),
+                took: Duration::from_secs(7),
+                commit: "cafe845".to_owned(),
+            })
         };
         let text = render(
             &[

@@ -44,6 +44,10 @@ pub(crate) struct VmArgs {
     /// With --matrix: only kernels 5.10 and 6.1 and the newest Go; writes nothing
     #[arg(long, requires = "matrix")]
     short: bool,
+    /// With --matrix: do not run the machines again that were green when they were run last, of whatever commit; the table
+    /// names it
+    #[arg(long, requires = "matrix", conflicts_with_all = ["short", "filter"])]
+    resume: bool,
     /// Leave gotracer out of the machine (for a command)
     #[arg(long, requires = "command")]
     bare: bool,

@@ -288,23 +288,27 @@ fn ns_per_call(subject: Subject, elsewhere: &mut Elsewhere) -> f64 {
 }
 
 /// What a program does between two hits, as far as hits notice: other code and other data have taken the place of the
-/// kernel's in the caches that are a core's own, and the kernel was entered for something else.
+/// kernel's in a core's first caches, and other pages have taken it among the translations of addresses that the core
+/// remembers; and the kernel was entered for something else.
+///
+/// As much of each as makes a hit cost what it costs in an HTTP server, within a tenth or so (docs/journal.md). With the second
+/// cache full of other data it would be two to five times as much, which no program was seen to pay.
 struct Elsewhere {
     data: Vec<u64>,
 }
 
 impl Elsewhere {
-    /// Several times a core's first caches; of its second, a good part.
-    const BYTES: usize = 512 << 10;
-    /// Of a cache line; no processor's is shorter.
-    const LINE: usize = 64;
+    /// As many as a core remembers translations of, or more.
+    const PAGES: usize = 2048;
+    /// In words: from page to page, and each time to another line of 64 bytes.
+    const STRIDE: usize = (4096 + 64) / size_of::<u64>();
 
     fn new() -> Self {
-        Self { data: vec![1; Self::BYTES / size_of::<u64>()] }
+        Self { data: vec![1; Self::PAGES * Self::STRIDE] }
     }
 
     fn go(&mut self) {
-        for word in self.data.iter_mut().step_by(Self::LINE / size_of::<u64>()) {
+        for word in self.data.iter_mut().step_by(Self::STRIDE) {
             *word = black_box(*word).wrapping_add(1);
         }
         other_code();

@@ -213,7 +213,7 @@ impl Plan {
     }
 }
 
-/// A figure that is to stay on one side of a bound.
+/// A figure that is to stay on one side of a bound, or between two.
 struct Goal {
     name: String,
     measured: Option<Spread>,
@@ -223,6 +223,7 @@ struct Goal {
 enum Bound {
     AtMost(f64),
     AtLeast(f64),
+    Within(f64, f64),
 }
 
 impl Goal {
@@ -234,10 +235,15 @@ impl Goal {
         Self { name, measured, bound: Bound::AtLeast(bound) }
     }
 
+    fn within(name: String, measured: Option<Spread>, least: f64, most: f64) -> Self {
+        Self { name, measured, bound: Bound::Within(least, most) }
+    }
+
     fn asked(&self) -> String {
         match self.bound {
             Bound::AtMost(bound) => format!("at most {bound}"),
             Bound::AtLeast(bound) => format!("at least {bound}"),
+            Bound::Within(least, most) => format!("{least} to {most}"),
         }
     }
 
@@ -247,6 +253,7 @@ impl Goal {
         Some(match self.bound {
             Bound::AtMost(bound) => median <= bound,
             Bound::AtLeast(bound) => median >= bound,
+            Bound::Within(least, most) => (least..=most).contains(&median),
         })
     }
 }

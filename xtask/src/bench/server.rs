@@ -325,13 +325,13 @@ impl Measured {
                 vec![Goal::at_least("requests/s with --max-overhead 1%, of undisturbed".to_owned(), kept, 0.985)]
             }
             Load::Paced => {
-                let off = |detail| {
-                    let off = self.beside(Kind::Ours(detail), |served, bare| {
-                        (served.told.unwrap_or(0.0) / Self::measured(served, bare) - 1.0).abs()
+                let told = |detail| {
+                    let told = self.beside(Kind::Ours(detail), |served, bare| {
+                        served.told.unwrap_or(0.0) / Self::measured(served, bare)
                     });
-                    Goal::at_most(format!("how far gotracer's own figure is off, --detail {detail}"), off, 0.2)
+                    Goal::within(format!("gotracer's own figure, of the measured, --detail {detail}"), told, 0.8, 1.2)
                 };
-                [Detail::Events, Detail::States, Detail::Lifecycle].map(off).into()
+                [Detail::Events, Detail::States, Detail::Lifecycle].map(told).into()
             }
         }
     }

@@ -16,6 +16,7 @@ use ratatui::layout::Rect;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::outbox::{Delivery, Outbox};
+use crate::output::tui::apart;
 
 /// Whether the terminal is ours at the moment.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -172,8 +173,10 @@ pub(super) fn events() -> io::Result<UnboundedReceiver<Event>> {
     let (sender, receiver) = unbounded_channel();
     std::thread::Builder::new().name("keys".to_owned()).spawn(move || {
         while let Ok(event) = event::read() {
-            if sender.send(event).is_err() {
-                break;
+            for event in apart(event).into_iter().flatten() {
+                if sender.send(event).is_err() {
+                    return;
+                }
             }
         }
     })?;

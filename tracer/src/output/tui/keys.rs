@@ -81,6 +81,24 @@ pub enum Focus {
 /// Rows that a turn of the wheel goes.
 const WHEEL: isize = 3;
 
+/// The keys of one event, in the order in which they were pressed.
+///
+/// A terminal tells Alt and a key as the two bytes of Escape and that key. Over a slow line Escape and what is pressed next come
+/// together and look like it, and Alt means nothing here.
+#[must_use]
+pub fn apart(event: Event) -> [Option<Event>; 2] {
+    match event {
+        Event::Key(key)
+            if key.modifiers.contains(KeyModifiers::ALT) && matches!(key.code, KeyCode::Char(_) | KeyCode::Enter) =>
+        {
+            let escape = KeyEvent { code: KeyCode::Esc, modifiers: KeyModifiers::NONE, ..key };
+            let second = KeyEvent { modifiers: key.modifiers - KeyModifiers::ALT, ..key };
+            [Some(Event::Key(escape)), Some(Event::Key(second))]
+        }
+        event => [Some(event), None],
+    }
+}
+
 /// What an event of the terminal asks for; `None` for nothing.
 #[must_use]
 pub fn action(event: &Event, focus: Focus) -> Option<Action> {
@@ -224,6 +242,15 @@ mod tests {
         for focus in [Focus::Panes, Focus::Input, Focus::Menu] {
             assert_eq!(action(&end, focus), Some(Action::Quit));
         }
+    }
+
+    #[test]
+    fn escape_and_what_is_pressed_at_once_are_two_keys() {
+        let both = Event::Key(KeyEvent::new(KeyCode::Char('q'), KeyModifiers::ALT));
+        let [first, second] = apart(both).map(|event| event.and_then(|event| action(&event, Focus::Panes)));
+        assert_eq!((first, second), (Some(Action::Back), Some(Action::Quit)));
+        let one = press(KeyCode::Char('q'));
+        assert_eq!(apart(one.clone()), [Some(one), None]);
     }
 
     #[test]

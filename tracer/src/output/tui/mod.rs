@@ -32,7 +32,7 @@ mod words;
 pub use columns::Column;
 pub use cursor::Motion;
 pub use json::json;
-pub use keys::{Action, Focus, action};
+pub use keys::{Action, Focus, action, apart};
 pub use proofs::Proofs;
 pub use reading::{Reading, Stack};
 pub use rows::GroupBy;

@@ -291,8 +291,8 @@ fn ns_per_call(subject: Subject, elsewhere: &mut Elsewhere) -> f64 {
 /// kernel's in a core's first caches, and other pages have taken it among the translations of addresses that the core
 /// remembers; and the kernel was entered for something else.
 ///
-/// As much of each as makes a hit cost what it costs in an HTTP server, within a tenth or so (docs/journal.md). With the second
-/// cache full of other data it would be two to five times as much, which no program was seen to pay.
+/// As much of each as makes a hit cost what it costs in an HTTP server, within a fifth (docs/journal.md). With the second cache
+/// full of other data it would be two to five times as much, which no program was seen to pay.
 struct Elsewhere {
     data: Vec<u64>,
 }

@@ -559,7 +559,7 @@ impl<'a, 'h> Worker<'a, 'h> {
             }
             PointerInfo::Header => {
                 let map = self.types.get(word_at(bytes, 0));
-                // The header itself is no reference, but where no type is written yet it is none.
+                // The header is no reference; but where no type is written yet, the word there is no header.
                 if *map == TypeMap::Any {
                     self.visit(word_at(bytes, 0));
                 }

@@ -8,13 +8,10 @@ use anyhow::{Context, Result};
 
 use super::Goal;
 use super::stats::shown;
-use crate::workspace::{output, root, say};
+use crate::workspace::{commit, output, root, say};
 
 /// The machine and the sources, as one list.
 pub fn environment(versions: &[String]) -> Result<String> {
-    let git = |args: &[&str]| output(Command::new("git").args(args).current_dir(root()));
-    let changed = if git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty() { "" } else { " and changes" };
-    let commit = git(&["rev-parse", "--short", "HEAD"])?;
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo")?;
     let model =
@@ -23,8 +20,8 @@ pub fn environment(versions: &[String]) -> Result<String> {
     let load = load.split(' ').next().unwrap_or_default();
     let cpus = std::thread::available_parallelism()?;
     Ok(format!(
-        "Commit {}{changed}; Linux {}; {cpus} CPUs ({}), load average {load} at the start; Go {}.\n",
-        commit.trim(),
+        "Commit {}; Linux {}; {cpus} CPUs ({}), load average {load} at the start; Go {}.\n",
+        commit().replace('+', " and changes"),
         kernel.trim(),
         model.unwrap_or("unnamed"),
         versions.join(" and "),

@@ -181,8 +181,8 @@ impl Server<'_> {
     }
 
     /// Loads the server for some seconds, then measures.
-    fn load(&self, load: Load, before: u64) -> Result<Served> {
-        self.wrk(load, before)?;
+    fn load(&self, load: Load, settling: u64) -> Result<Served> {
+        self.wrk(load, settling)?;
         let before = cpu_time::of_process(self.pid)?;
         let (requests, mut served) = self.wrk(load, self.plan.serving)?;
         served.cpu_ns = (cpu_time::of_process(self.pid)? - before).as_nanos() as f64 / requests.max(1.0);
@@ -190,14 +190,14 @@ impl Server<'_> {
     }
 
     /// The same with a session beside it, from before the load until behind it.
-    fn traced(&self, load: Load, before: u64, options: Options) -> Result<Served> {
+    fn traced(&self, load: Load, settling: u64, options: Options) -> Result<Served> {
         let stop = AtomicBool::new(false);
         let (attached, is_attached) = channel();
         std::thread::scope(|scope| {
             let stop = &stop;
             let session = scope.spawn(move || follow(self.pid, options, stop, attached));
             let served = match is_attached.recv() {
-                Ok(()) => self.load(load, before),
+                Ok(()) => self.load(load, settling),
                 Err(_) => Err(anyhow!("the session did not begin")),
             };
             stop.store(true, Ordering::Relaxed);

@@ -71,23 +71,25 @@ impl fmt::Display for Lack {
 pub(crate) struct Payload {
     gotracer: Option<PathBuf>,
     tests: Option<PathBuf>,
+    /// Of what they were built.
+    commit: String,
 }
 
 impl Payload {
     /// gotracer and the end-to-end tests.
     pub(crate) fn tests(arch: Arch) -> Result<Self> {
-        let gotracer = Some(cross::gotracer(arch)?);
-        Ok(Payload { gotracer, tests: Some(cross::test_executable(arch, "gotracer-tests", "e2e")?) })
+        let tests = Some(cross::test_executable(arch, "gotracer-tests", "e2e")?);
+        Ok(Payload { tests, ..Self::tracer(arch)? })
     }
 
     /// gotracer alone, for a command that was given.
     pub(crate) fn tracer(arch: Arch) -> Result<Self> {
-        Ok(Payload { gotracer: Some(cross::gotracer(arch)?), tests: None })
+        Ok(Payload { gotracer: Some(cross::gotracer(arch)?), ..Self::bare() })
     }
 
     /// Nothing of ours.
     pub(crate) fn bare() -> Self {
-        Payload { gotracer: None, tests: None }
+        Payload { gotracer: None, tests: None, commit: workspace::commit() }
     }
 }
 
@@ -165,9 +167,9 @@ impl Cell {
             })
             .with_context(|| format!("{} ({}); its console is in {}", self, image.package, log_path.display()))?;
         let results = Results::read(&ending.lines);
-        let commit = workspace::commit();
+        let commit = payload.commit.clone();
         let outcome = Outcome { results, status: ending.status, release: ending.release, took: ending.took, commit };
-        if args.filter.is_none() && args.command.is_empty() {
+        if args.filter.is_none() && args.command.is_empty() && args.append.is_empty() {
             writeln!(log, "{}", outcome.epilogue())?;
         }
         Ok(outcome)

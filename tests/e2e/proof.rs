@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::trial;
 
 /// Reachable to us and not to Go's collector, for a reason that docs/proof.md gives.
-const MORE_CAREFUL: [&str; 4] = ["weak pointer", "C memory", "C stack", "lost weak pointer"];
+const MORE_CAREFUL: [&str; 3] = ["weak pointer", "C memory", "C stack"];
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
@@ -101,10 +101,7 @@ fn agreement(version: &str, variant: &str) -> Result<()> {
     let seen = verdicts(&prove_json(program.pid(), &[])?)?;
     let wrong: BTreeSet<&str> = seen.keys().filter_map(|goid| live.get(goid)).map(String::as_str).collect();
     ensure!(wrong.is_empty(), "said to be unreachable and are not: {wrong:?}");
-    // In a program with C in it the runtime's own records of weak pointers are taken for C's memory.
-    let hidden = |kind: &str| variant == "cgo" && kind == "lost weak pointer";
-    let expected: BTreeMap<u64, String> =
-        leaked.iter().filter(|(_, kind)| !hidden(kind)).map(|(goid, _)| (*goid, "leaked".to_owned())).collect();
+    let expected: BTreeMap<u64, String> = leaked.keys().map(|goid| (*goid, "leaked".to_owned())).collect();
     let missed: BTreeSet<&String> =
         expected.keys().filter(|goid| !seen.contains_key(goid)).filter_map(|goid| leaked.get(goid)).collect();
     ensure!(missed.is_empty(), "not found: {missed:?}");

@@ -16,7 +16,7 @@ import (
 
 var (
 	clients = flag.Int("clients", 8, "clients that ask without a pause")
-	seconds = flag.Float64("seconds", 0, "how long they do; 0: until it is sent the line stop")
+	seconds = flag.Float64("seconds", 0, "how long they do; 0: until it is sent the line stop; to requests it says how many there were")
 )
 
 var (
@@ -46,7 +46,12 @@ func main() {
 	if *seconds > 0 {
 		time.Sleep(time.Duration(*seconds * float64(time.Second)))
 	} else {
-		report.Await("stop")
+		for line := report.Line(); line != "stop"; line = report.Line() {
+			if line != "requests" {
+				report.Fail("the test sent %q where requests or stop was due", line)
+			}
+			fmt.Printf("REQUESTS %d\n", atomic.LoadInt64(&requests))
+		}
 	}
 	atomic.StoreInt32(&stop, 1)
 	for i := 0; i < *clients; i++ {

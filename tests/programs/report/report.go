@@ -23,9 +23,16 @@ func Ready(details string) {
 	fmt.Fprintf(os.Stdout, "READY %s\n", details)
 }
 
-// Await blocks in a system call, not in the scheduler, until the test has sent this line. It ends the program when the
-// test is gone, so that a failed test leaves no process behind.
+// Await blocks until the test has sent this line, as [Line] does.
 func Await(line string) {
+	if got := Line(); got != line {
+		Fail("the test sent %q where %q was due", got, line)
+	}
+}
+
+// Line is the next line of the test. It blocks in a system call, not in the scheduler, until that has come. It ends the
+// program when the test is gone, so that a failed test leaves no process behind.
+func Line() string {
 	var got strings.Builder
 	buf := make([]byte, 1)
 	for {
@@ -38,9 +45,7 @@ func Await(line string) {
 		}
 		got.WriteByte(buf[0])
 	}
-	if got.String() != line {
-		Fail("the test sent %q where %q was due", got.String(), line)
-	}
+	return got.String()
 }
 
 // Fail ends the program: it could not do what it is there to count.

@@ -2,8 +2,9 @@
 //!
 //! After each period: over the budget, the level falls at once to the richest that is expected to fit. Below it, the
 //! level rises when a richer one is expected to fit with room to spare, for some periods in a row; each rise that has to
-//! be taken back makes the next one wait twice as long. Births and ends stay exact as long as anything does: all that
-//! can be given up of states is given up first.
+//! be taken back makes the next one wait twice as long. What was spent beyond the budget is a debt, and none rises before
+//! that is saved again: so the mean of all periods stays in the budget, too. Births and ends stay exact as long as
+//! anything does: all that can be given up of states is given up first.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -38,7 +39,7 @@ pub struct Period {
     pub transitions: Option<f64>,
     /// Slices that ended in it.
     pub slices: u64,
-    /// Goroutines created a second, where nothing is attached and snapshots tell.
+    /// Goroutines created a second, by the runtime's own count where it can be read: it tells where nothing is attached.
     pub created: Option<f64>,
 }
 
@@ -56,6 +57,8 @@ pub struct Governor {
     /// Periods for which a richer level has been fitting.
     fitting: u32,
     patience: u32,
+    /// What was spent beyond the budget and not saved since, in seconds of what the budget is a share of.
+    debt: f64,
     /// Periods since the last rise; the most there is if it was followed by a fall.
     since_rise: u32,
 }
@@ -85,10 +88,11 @@ impl Period {
 }
 
 impl Governor {
-    /// Begins at the least that tells of every goroutine, and of states what is safe at any load: nothing is known yet.
-    /// `most` is the level to rise to.
+    /// Begins at what fits a target as it was `seen` with nothing attached; of states, which nobody has seen, with what
+    /// is safe at any load. Of a target that is not known at all, at the least that tells of every goroutine. `most` is the
+    /// level to rise to.
     #[must_use]
-    pub fn new(budget: Budget, costs: HitCosts, most: Level) -> Self {
+    pub fn new(budget: Budget, costs: HitCosts, most: Level, seen: Option<&Period>) -> Self {
         let mut governor = Self {
             budget,
             costs,
@@ -98,10 +102,12 @@ impl Governor {
             unseen: 0,
             fitting: 0,
             patience: PATIENCE,
+            debt: 0.0,
             since_rise: u32::MAX,
         };
         let unknown = Rates { lives: 0.0, transitions: None, cpus: LEAST_CPUS };
-        governor.level = governor.richest(&unknown, WHEN_FALLING);
+        let rates = seen.map_or(unknown, |period| period.rates(Level::Snapshots));
+        governor.level = governor.richest(&rates, WHEN_RISING);
         governor
     }
 
@@ -133,6 +139,7 @@ impl Governor {
             // At once when they stay longer than was thought, bit by bit when shorter: the next time is as uncertain.
             self.costs.lingers_s = lingers_s.max((self.costs.lingers_s * 3.0 + lingers_s) / 4.0);
         }
+        self.debt = (self.debt + (cost - self.budget.share()) * period.seconds).max(0.0);
         self.since_rise = self.since_rise.saturating_add(1);
         if cost > self.budget.share() {
             if self.since_rise <= PROVEN {
@@ -154,7 +161,7 @@ impl Governor {
             return None;
         }
         self.fitting += 1;
-        if self.fitting < self.patience {
+        if self.fitting < self.patience || self.debt > 0.0 {
             return None;
         }
         self.fitting = 0;

@@ -235,7 +235,7 @@ impl Marked<'_> {
     fn foreign(&mut self, writable: &[MemoryRange]) -> Result<(), ProofError> {
         let foreign = roots::not_go(self.source, &self.marker.heap, writable)?;
         let marker = &mut self.marker;
-        roots::foreign(self.source, &foreign, &mut |word| marker.root(word))
+        roots::foreign(self.source, &foreign, &self.weak, &mut |word| marker.root(word))
     }
 
     /// What threads hold that have not got anywhere since an earlier look of this pass.

@@ -65,6 +65,8 @@ pub(super) fn is_known(minor: u16) -> bool {
 pub(super) struct Weak {
     pub(super) handle: u64,
     pub(super) object: u64,
+    /// Where the runtime's record of it lies: memory of its own, which it never gives back, and no reference.
+    pub(super) record: (u64, u64),
 }
 
 /// Gives the program's variables to `take`.
@@ -134,9 +136,12 @@ pub(super) fn specials(source: &Source<'_>, heap: &Heap, take: &mut impl FnMut(u
                 } else if Some(kind) == kinds.cleanup {
                     words(bytes).for_each(&mut *take);
                 } else if Some(kind) == kinds.weak {
-                    let handle = source.layout.special_weak_handle.as_ref().map(|weak| weak.handle);
-                    match handle.and_then(|handle| handle.read(bytes)) {
-                        Some(handle) if weak.len() < WEAK_LIMIT => weak.push(Weak { handle, object }),
+                    let layout = source.layout.special_weak_handle.as_ref();
+                    match layout.and_then(|layout| Some((layout.handle.read(bytes)?, layout.size))) {
+                        Some((handle, size)) if weak.len() < WEAK_LIMIT => {
+                            let record = (address.0, address.0.saturating_add(u64::from(size)));
+                            weak.push(Weak { handle, object, record });
+                        }
                         _ => take(object),
                     }
                 }
@@ -186,26 +191,29 @@ fn blocks(
     Ok(())
 }
 
-/// Gives to `take` every word of `ranges`, memory that is not Go's, outside of the runtime's span structs: those hold the
-/// address of each span's first object.
+/// Gives to `take` every word of `ranges`, memory that is not Go's, outside of what the runtime itself has there: its span
+/// structs, which hold the address of each span's first object, and its records of weak pointers.
 pub(super) fn foreign(
     source: &Source<'_>,
     ranges: &[MemoryRange],
+    weak: &[Weak],
     take: &mut impl FnMut(u64),
 ) -> Result<(), ProofError> {
     if ranges.is_empty() {
         return Ok(());
     }
-    let spans = spans::structs(source)?;
     let size = u64::from(source.layout.mspan.size);
+    let spans = spans::structs(source)?.into_iter().map(|span| (span, span.saturating_add(size)));
+    let mut own: Vec<(u64, u64)> = spans.chain(weak.iter().map(|weak| weak.record)).collect();
+    own.sort_unstable();
     let mut one = |at: u64, bytes: &[u8]| {
-        let mut next = spans.partition_point(|span| span + size <= at);
+        let mut next = own.partition_point(|(_, end)| *end <= at);
         for (i, word) in words(bytes).enumerate() {
             let here = at + 8 * i as u64;
-            while spans.get(next).is_some_and(|span| span + size <= here) {
+            while own.get(next).is_some_and(|(_, end)| *end <= here) {
                 next += 1;
             }
-            if spans.get(next).is_none_or(|span| here < *span) {
+            if own.get(next).is_none_or(|(start, _)| here < *start) {
                 take(word);
             }
         }

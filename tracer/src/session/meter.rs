@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
+use super::births::Births;
 use super::dial::Dial;
 use super::{Options, SessionError};
 use crate::events::now;
@@ -18,12 +19,13 @@ use crate::probes::catalogue::Event;
 use crate::probes::instruction::Execution;
 use crate::probes::{Capacity, Execs, KernelPrograms, Placement};
 use crate::process::Process;
-use crate::units::{Goid, MonotonicNs};
 
 /// How long a period is, but for levels whose slices are further apart.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Within a period, how often to look whether its budget is spent already.
 const GLANCE: Duration = Duration::from_millis(100);
+/// For so long a target is looked at before anything is attached to it, where a budget is to be kept.
+const LOOK: Duration = Duration::from_millis(100);
 /// For so long the second of two probes is expected to be hit after a slice: the kernel takes them away one after the other.
 const LINGERS_S: f64 = 0.1;
 
@@ -38,12 +40,31 @@ struct Mark {
     cpu: Duration,
     /// Slices that had ended.
     slices: u64,
+    /// Goroutines that had been made, where that can be read.
+    born: Option<u64>,
+}
+
+impl Mark {
+    /// What happened since `begun`.
+    fn since(&self, begun: &Self, transitions: Option<f64>) -> Period {
+        let seconds = self.at.duration_since(begun.at).as_secs_f64();
+        let born = self.born.zip(begun.born).map(|(now, then)| now.saturating_sub(then));
+        Period {
+            seconds,
+            cpu_seconds: self.cpu.saturating_sub(begun.cpu).as_secs_f64(),
+            hits: self.hits.since(begun.hits),
+            transitions,
+            slices: self.slices.saturating_sub(begun.slices),
+            created: born.map(|born| born as f64 / seconds.max(1e-3)),
+        }
+    }
 }
 
 /// The meter of one session.
 pub(super) struct Meter {
     options: Options,
     placements: Vec<Placement>,
+    births: Births,
     calibrating: Option<Receiver<Option<Cost>>>,
     costs: Option<HitCosts>,
     governor: Option<Governor>,
@@ -53,19 +74,17 @@ pub(super) struct Meter {
     next_glance: Instant,
     overhead: Option<Overhead>,
     changes: Vec<Change>,
-    /// The newest goroutine that a snapshot had, when it was read, and how many a second were created since the one before.
-    newest: Option<(MonotonicNs, Goid)>,
-    created: Option<f64>,
     /// The sum over all periods: nanoseconds of probes, and of the target's CPU time.
     total: (f64, f64),
 }
 
 impl Meter {
     /// For a session that is beginning.
-    pub(super) fn new(options: Options, placements: Vec<Placement>) -> Self {
+    pub(super) fn new(options: Options, placements: Vec<Placement>, births: Births) -> Self {
         Self {
             options,
             placements,
+            births,
             calibrating: None,
             costs: None,
             governor: None,
@@ -74,21 +93,25 @@ impl Meter {
             next_glance: Instant::now(),
             overhead: None,
             changes: Vec::new(),
-            newest: None,
-            created: None,
             total: (0.0, 0.0),
         }
     }
 
-    /// The level to begin at. With a budget it is found out here what a hit costs, which takes a tenth of a second;
-    /// without, on a thread of its own from [`Self::calibrate`] on.
-    pub(super) fn first_level(&mut self) -> Level {
+    /// The level to begin at. With a budget it is found out here what a hit costs and how much the target does, which
+    /// takes a tenth of a second; without, the first on a thread of its own from [`Self::calibrate`] on.
+    pub(super) fn first_level(&mut self, process: &Process) -> Level {
         let most = Level::of(self.options.detail);
         let Some(budget) = self.options.budget else { return most };
-        match *COST.get_or_init(measure) {
+        let begun = self.glimpse(process);
+        let cost = *COST.get_or_init(measure);
+        let seen = begun.and_then(|begun| {
+            std::thread::sleep(LOOK.saturating_sub(begun.at.elapsed()));
+            Some(self.glimpse(process)?.since(&begun, None))
+        });
+        match cost {
             Some(cost) => {
                 let costs = hit_costs(&cost, &self.placements);
-                let governor = Governor::new(budget, costs, most);
+                let governor = Governor::new(budget, costs, most, seen.as_ref());
                 let level = governor.level();
                 (self.costs, self.governor) = (Some(costs), Some(governor));
                 level
@@ -98,6 +121,12 @@ impl Meter {
                 Level::Lifecycle.min(most)
             }
         }
+    }
+
+    /// What can be counted before anything is attached.
+    fn glimpse(&self, process: &Process) -> Option<Mark> {
+        let (cpu, born) = (process.cpu_time().ok()?, self.births.so_far(process)?);
+        Some(Mark { at: Instant::now(), hits: Hits::default(), cpu, slices: 0, born: Some(born) })
     }
 
     /// Begins to find out what a hit costs, unless that is known.
@@ -114,21 +143,18 @@ impl Meter {
     }
 
     /// The program changed: its probes stand elsewhere.
-    pub(super) fn follow(&mut self, placements: Vec<Placement>) {
+    pub(super) fn follow(&mut self, placements: Vec<Placement>, births: Births) {
         self.placements = placements;
+        self.births = births;
         self.begun = None;
         if let Some(cost) = COST.get().copied().flatten() {
             self.costs = Some(hit_costs(&cost, &self.placements));
         }
     }
 
-    /// Takes note of the newest goroutine of a snapshot, and of when it was read.
-    pub(super) fn see_newest(&mut self, newest: Option<(MonotonicNs, Goid)>) {
-        self.created = self.newest.zip(newest).and_then(|((before, old), (time, new))| {
-            let ns = time.since(before);
-            (ns > 0).then(|| new.0.saturating_sub(old.0) as f64 * 1e9 / ns as f64)
-        });
-        self.newest = newest;
+    /// It is known now where the program is loaded.
+    pub(super) fn count_births(&mut self, births: Births) {
+        self.births = births;
     }
 
     pub(super) fn overhead(&self) -> Option<&Overhead> {
@@ -160,20 +186,14 @@ impl Meter {
         self.next_glance = Instant::now() + GLANCE;
         // A process that is gone has no clock; its end is told elsewhere.
         let Ok(cpu) = process.cpu_time() else { return Ok(()) };
-        let mark = Mark { at: Instant::now(), hits: dial.hits()?, cpu, slices: dial.slices() };
+        let born = self.births.so_far(process);
+        let mark = Mark { at: Instant::now(), hits: dial.hits()?, cpu, slices: dial.slices(), born };
         let Some(begun) = self.begun else {
             self.begun = Some(mark);
             return Ok(());
         };
         let level = dial.level();
-        let period = Period {
-            seconds: mark.at.duration_since(begun.at).as_secs_f64(),
-            cpu_seconds: mark.cpu.saturating_sub(begun.cpu).as_secs_f64(),
-            hits: mark.hits.since(begun.hits),
-            transitions: dial.transitions_in_slice(),
-            slices: mark.slices - begun.slices,
-            created: self.created,
-        };
+        let period = mark.since(&begun, dial.transitions_in_slice());
         let length = match level {
             Level::SlicedStates { permille } => Duration::from_secs_f64(round_seconds(permille)),
             _ => PERIOD,

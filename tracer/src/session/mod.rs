@@ -3,6 +3,7 @@
 //! In: a process. Out, batch by batch: its events, already in the [`GoroutineTable`]; in the end, what ended it.
 //! Follows the process through `execve`. Must not know how anything is printed.
 
+mod births;
 mod dial;
 mod meter;
 mod options;
@@ -29,10 +30,14 @@ use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
 pub use options::Options;
 pub(crate) use seed::entry as snapshot_entry;
 
+use births::Births;
 use dial::Dial;
 use meter::Meter;
 use readings::Readings;
 use seed::{Seeding, Subject};
+
+/// Where nothing is attached, so long is waited between two looks for what is to be done.
+const IDLE: Duration = Duration::from_millis(100);
 
 /// Why a session cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -174,8 +179,8 @@ impl Session {
         let pid = tracee.process().pid();
         let program = tracee.program();
         let placements: Vec<Placement> = verdicts.iter().filter_map(Verdict::placement).cloned().collect();
-        let mut meter = Meter::new(options, placements.clone());
-        let level = meter.first_level();
+        let mut meter = Meter::new(options, placements.clone(), Births::of(&tracee));
+        let level = meter.first_level(tracee.process());
         let kept = KeptStates::new(maps.kept);
         let dial = Dial::new(pid, program, placements, kept);
         let mut session = Self {
@@ -346,7 +351,8 @@ impl Session {
         (&self.table, &mut self.names)
     }
 
-    /// Appends the next events to `events`: waits for them, for `interval` at most. They are in the table already.
+    /// Appends the next events to `events`: waits for them, for `interval` at most, or for a tenth of a second where nothing
+    /// is attached that could make any. They are in the table already.
     ///
     /// A batch never spans an `execve`: [`Self::names`] is right for all of it.
     ///
@@ -371,6 +377,7 @@ impl Session {
             let refresh = self.dial.level().states() != Quality::Exact;
             self.seeding.advance(&mut self.table, refresh, || subject(tracee));
             let pid = tracee.process().pid();
+            let interval = if self.dial.level() == Level::Snapshots { interval.max(IDLE) } else { interval };
             tokio::select! {
                 read = self.stream.next_batch(interval, events) => read?,
                 exited = tracee.process().exited() => {
@@ -397,7 +404,6 @@ impl Session {
             self.meter.advance(tracee.process(), &mut self.dial, &mut self.programs, &mut self.table)?;
         }
         if self.pending.is_empty() && self.seeding.is_ready(self.stream.released()) {
-            self.meter.see_newest(self.seeding.newest());
             // What the kernel has kept is newer than the snapshot; what it lacks was so before.
             self.dial.read(&mut self.table)?;
         }
@@ -477,6 +483,7 @@ impl Session {
             tracee.locate_by_main(startpc);
         }
         let bias = tracee.bias();
+        self.meter.count_births(Births::of(tracee));
         self.names().set_bias(bias);
     }
 
@@ -489,7 +496,7 @@ impl Session {
         self.verdicts = verdicts(tracee.program())?;
         self.names.push(TraceeNames::new(tracee.program().clone(), tracee.bias()));
         let placements: Vec<Placement> = self.verdicts.iter().filter_map(Verdict::placement).cloned().collect();
-        self.meter.follow(placements.clone());
+        self.meter.follow(placements.clone(), Births::of(&tracee));
         self.dial.follow(tracee.program(), placements);
         self.tracee = Some(tracee);
         self.attach_probes(level)?;

@@ -18,7 +18,7 @@ use crate::process::memory::LiveMemory;
 use crate::process::{Process, ProcessError};
 use crate::snapshot::{self, Snapshot, SnapshotError, Source};
 use crate::tracee::{LoadBias, Program};
-use crate::units::{Goid, MonotonicNs, Pid};
+use crate::units::{MonotonicNs, Pid};
 
 /// As long as a thread may stand between a probe and the change of status that it announces, and then some.
 const SETTLE: Duration = Duration::from_millis(5);
@@ -138,14 +138,6 @@ impl Seeding {
     /// `applied`.
     pub(super) fn is_ready(&self, applied: MonotonicNs) -> bool {
         matches!(self, Self::Read(snapshot) if snapshot.taken_to.is_none_or(|to| to <= applied))
-    }
-
-    /// The newest goroutine of what is to be merged, and when it was read. Ids are given out in order, but for 16 at a time
-    /// to each P: <https://github.com/golang/go/blob/go1.27.3/src/runtime/proc.go#L5320>.
-    pub(super) fn newest(&self) -> Option<(MonotonicNs, Goid)> {
-        let Self::Read(snapshot) = self else { return None };
-        let goid = snapshot.goroutines.iter().map(|goroutine| goroutine.goid).max()?;
-        Some((snapshot.taken_to?, goid))
     }
 
     /// Merges what was read, if there is something and all events up to the end of the reading are in the table: all up

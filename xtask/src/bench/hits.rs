@@ -232,7 +232,7 @@ impl Measured {
 
     fn events_each(&self, kind: Kind) -> f64 {
         let each = self.of(kind).iter().map(|sample| sample.seen.events() as f64 / sample.took.count);
-        Spread::of(each).map_or(0.0, |spread| spread.median)
+        Spread::of(each).map_or(0.0, |spread| spread.middle)
     }
 
     pub fn table(&self) -> String {

@@ -5,7 +5,7 @@
 //! - [`hits`]: a park and a spawn under each kind of probe, in rounds; [`bpftrace`] is one of them;
 //! - [`sustained`]: events per second without loss, and the collector's CPU time;
 //! - [`collector`], [`memory`]: the table in this process, without a kernel;
-//! - [`server`]: a net/http server under load from wrk, at each level of detail;
+//! - [`server`]: a net/http server under load from wrk, at each level of detail, and with a budget;
 //! - [`attach_time`]: attaching and detaching;
 //! - [`dump`]: reading all goroutines from outside; [`delve`] is a baseline, [`child`] the measured run of a program;
 //! - [`top`]: pictures of many goroutines;
@@ -80,6 +80,8 @@ enum Section {
     Collector,
     /// A net/http server under load, at each level of detail
     Server,
+    /// What a budget costs a net/http server, in many short pieces
+    Budget,
     /// `gotracer dump`
     Dump,
     /// Passes of `gotracer prove`
@@ -114,6 +116,7 @@ const SECTIONS: &[(Section, Measure)] = &[
         Ok(format!("\n### Recordings, Go {newest}\n{}", record::measure(newest, plan)?))
     }),
     (Section::Server, |versions, plan| server::measure(newest(versions), plan)),
+    (Section::Budget, |versions, plan| server::measure_budgets(newest(versions), plan)),
     (Section::Top, |versions, plan| {
         let newest = newest(versions);
         Ok(format!("\n### Top, Go {newest}\n\n{}", top::measure(newest, plan)?))
@@ -152,6 +155,9 @@ struct Plan {
     warm_up: u64,
     settling: u64,
     serving: u64,
+    /// Pieces of the time with each budget, and how long each is.
+    pairs: usize,
+    piece: Duration,
     /// Rounds of [`dump`]; those of the ping-pong while there is dumped, and the time of one run in them.
     dumps: usize,
     games: usize,
@@ -180,6 +186,8 @@ impl Plan {
                 warm_up: 3,
                 settling: 1,
                 serving: 3,
+                pairs: 3,
+                piece: Duration::from_secs(1),
                 dumps: 2,
                 games: 2,
                 game: Duration::from_millis(500),
@@ -203,6 +211,8 @@ impl Plan {
             warm_up: 12,
             settling: 3,
             serving: 10,
+            pairs: 100,
+            piece: Duration::from_secs(3),
             dumps: 9,
             games: 9,
             game: Duration::from_secs(1),
@@ -247,13 +257,13 @@ impl Goal {
         }
     }
 
-    /// By the median.
+    /// By the middle.
     fn met(&self) -> Option<bool> {
-        let median = self.measured?.median;
+        let middle = self.measured?.middle;
         Some(match self.bound {
-            Bound::AtMost(bound) => median <= bound,
-            Bound::AtLeast(bound) => median >= bound,
-            Bound::Within(least, most) => (least..=most).contains(&median),
+            Bound::AtMost(bound) => middle <= bound,
+            Bound::AtLeast(bound) => middle >= bound,
+            Bound::Within(least, most) => (least..=most).contains(&middle),
         })
     }
 }

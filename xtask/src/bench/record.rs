@@ -76,7 +76,7 @@ pub fn measure(version: &str, plan: &Plan) -> Result<String> {
                 converting.push(1e9 / nanoseconds(begin, events));
             }
             let writing = Spread::of(writing);
-            let rate = Spread::of(writing.into_iter().map(|spread| 1e9 / spread.median));
+            let rate = Spread::of(writing.into_iter().map(|spread| 1e9 / spread.middle));
             let converting = Spread::of(converting);
             let each = bytes as f64 / events as f64;
             let _ = writeln!(

@@ -37,7 +37,8 @@ pub fn goals(goals: &[Goal]) -> String {
             Some(false) => "**FAIL**",
             None => "not measured",
         };
-        table += &format!("| {} | {} | {} | {met} |\n", goal.name, goal.asked(), shown(goal.measured, 2));
+        let precision = if goal.measured.is_some_and(|measured| measured.middle < 10.0) { 3 } else { 1 };
+        table += &format!("| {} | {} | {} | {met} |\n", goal.name, goal.asked(), shown(goal.measured, precision));
     }
     table
 }

@@ -120,15 +120,22 @@ impl Governor {
     /// The share of what the budget is a share of that hits took; above the budget's, this period was too dear.
     #[must_use]
     pub fn cost(&self, period: &Period) -> f64 {
-        let ns: f64 = self.costs.of_hits(self.level, &period.hits).iter().sum();
+        self.share_of(period, self.costs.of_hits(self.level, &period.hits).iter().sum())
+    }
+
+    fn share_of(&self, period: &Period, ns: f64) -> f64 {
         let cpus = period.rates(self.level).cpus;
         ns / 1e9 / (cpus * period.seconds.max(1e-3))
     }
 
-    /// Whether a period that is not over is too dear already, whatever comes: it would be if it lasted `seconds`.
+    /// Whether a period that is not over is too dear already, whatever comes: it would be if it lasted `seconds`. Births and
+    /// ends, which do not come in slices, may not take what slices are given so long for: they have a second.
     #[must_use]
     pub fn is_spent(&self, begun: &Period, seconds: f64) -> bool {
-        self.cost(begun) * begun.seconds > self.budget.share() * seconds.max(begun.seconds)
+        let [created, _, _, exited] = self.costs.of_hits(self.level, &begun.hits);
+        let lives = self.share_of(begun, created + exited);
+        let beyond = |cost: f64, least: f64| cost * begun.seconds > self.budget.share() * begun.seconds.max(least);
+        beyond(self.cost(begun), seconds) || beyond(lives, seconds.min(1.0))
     }
 
     /// A period is over: the level for the next, if it is another.

@@ -236,3 +236,17 @@ fn a_period_that_is_spent_before_its_end_is_known_to_be() {
     assert!(!governor.is_spent(&begun(9_000), 1.0));
     assert!(governor.is_spent(&begun(9_200), 1.0));
 }
+
+#[test]
+fn births_have_no_more_than_a_second_of_a_long_period() {
+    let governor = Governor::new(Budget::new(0.01).expect("a budget"), COSTS, Level::Events, None);
+    assert!(matches!(governor.level(), Level::SlicedStates { .. }), "{}", governor.level());
+    let begun = |hits| Period { seconds: 0.1, cpu_seconds: 0.1, hits, ..Period::default() };
+    let born = |created| begun(Hits { created, ..Hits::default() });
+    assert!(!governor.is_spent(&born(9_000), 10.0));
+    assert!(governor.is_spent(&born(9_200), 10.0));
+    // What a slice takes, at 740 ns a park, has the whole period: 100 ms are 135,135 parks.
+    let parked = |blocked| begun(Hits { blocked, ..Hits::default() });
+    assert!(!governor.is_spent(&parked(135_000), 10.0));
+    assert!(governor.is_spent(&parked(135_200), 10.0));
+}

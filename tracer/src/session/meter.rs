@@ -19,6 +19,7 @@ use crate::probes::catalogue::Event;
 use crate::probes::instruction::Execution;
 use crate::probes::{Capacity, Execs, KernelPrograms, Placement};
 use crate::process::Process;
+use crate::tracee::Tracee;
 
 /// How long a period is, but for levels whose slices are further apart.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -80,11 +81,11 @@ pub(super) struct Meter {
 
 impl Meter {
     /// For a session that is beginning.
-    pub(super) fn new(options: Options, placements: Vec<Placement>, births: Births) -> Self {
+    pub(super) fn new(options: Options, placements: Vec<Placement>) -> Self {
         Self {
             options,
             placements,
-            births,
+            births: Births::default(),
             calibrating: None,
             costs: None,
             governor: None,
@@ -143,18 +144,19 @@ impl Meter {
     }
 
     /// The program changed: its probes stand elsewhere.
-    pub(super) fn follow(&mut self, placements: Vec<Placement>, births: Births) {
+    pub(super) fn follow(&mut self, placements: Vec<Placement>) {
         self.placements = placements;
-        self.births = births;
         self.begun = None;
         if let Some(cost) = COST.get().copied().flatten() {
             self.costs = Some(hit_costs(&cost, &self.placements));
         }
     }
 
-    /// It is known now where the program is loaded.
-    pub(super) fn count_births(&mut self, births: Births) {
-        self.births = births;
+    /// From now on the births of this program are counted, where there is a budget: for that alone they are of use.
+    pub(super) fn count_births(&mut self, tracee: &Tracee) {
+        if self.options.budget.is_some() {
+            self.births = Births::of(tracee);
+        }
     }
 
     pub(super) fn overhead(&self) -> Option<&Overhead> {

@@ -30,7 +30,6 @@ use crate::units::{Goid, MonotonicNs, Pid, RemoteAddr};
 pub use options::Options;
 pub(crate) use seed::entry as snapshot_entry;
 
-use births::Births;
 use dial::Dial;
 use meter::Meter;
 use readings::Readings;
@@ -179,7 +178,8 @@ impl Session {
         let pid = tracee.process().pid();
         let program = tracee.program();
         let placements: Vec<Placement> = verdicts.iter().filter_map(Verdict::placement).cloned().collect();
-        let mut meter = Meter::new(options, placements.clone(), Births::of(&tracee));
+        let mut meter = Meter::new(options, placements.clone());
+        meter.count_births(&tracee);
         let level = meter.first_level(tracee.process());
         let kept = KeptStates::new(maps.kept);
         let dial = Dial::new(pid, program, placements, kept);
@@ -483,7 +483,7 @@ impl Session {
             tracee.locate_by_main(startpc);
         }
         let bias = tracee.bias();
-        self.meter.count_births(Births::of(tracee));
+        self.meter.count_births(tracee);
         self.names().set_bias(bias);
     }
 
@@ -496,7 +496,8 @@ impl Session {
         self.verdicts = verdicts(tracee.program())?;
         self.names.push(TraceeNames::new(tracee.program().clone(), tracee.bias()));
         let placements: Vec<Placement> = self.verdicts.iter().filter_map(Verdict::placement).cloned().collect();
-        self.meter.follow(placements.clone(), Births::of(&tracee));
+        self.meter.follow(placements.clone());
+        self.meter.count_births(&tracee);
         self.dial.follow(tracee.program(), placements);
         self.tracee = Some(tracee);
         self.attach_probes(level)?;

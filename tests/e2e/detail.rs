@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         // Without a version in its name, by which tests are chosen for virtual machines: where a trap takes fifty times as
         // long, no budget leaves room for births.
         trials.push(trial("detail::budget", move || budget(newest)));
+        trials.push(trial("detail::budget_of_a_busy_server", move || busy_server(newest)));
     }
     trials
 }
@@ -133,4 +134,36 @@ fn budget(version: &str) -> Result<()> {
     let mean = summary["overhead"].as_f64().context("no overhead in the summary")?;
     ensure!(mean > 0.0, "tracing is said to have cost nothing");
     findings.report(&trace)
+}
+
+/// A server whose births alone are too dear is known to be one before anything is attached, and stays so: goroutines that no
+/// snapshot meets are counted, too.
+fn busy_server(version: &str) -> Result<()> {
+    const PERIODS: usize = 6;
+    require_root_and_bpf()?;
+    let folder = Folder::new("busy-server")?;
+    let file = folder.path("trace.jsonl");
+    let mut program = Program::start(&Program::find(version, "plain", "httpload")?, &[])?;
+    program.send("go")?;
+    program.await_line("RUNNING")?;
+    let output = file.to_string_lossy().into_owned();
+    let tracer = Gotracer::trace(program.pid(), &["--max-overhead", "0.2%", "--output", &output])?;
+    let periods = || Ok::<_, anyhow::Error>(fs::read_to_string(&file)?.matches(r#""event":"overhead""#).count());
+    poll(|| Ok((periods()? >= PERIODS).then_some(())))?;
+    tracer.stop_with_file()?;
+    program.send("stop")?;
+    let tally = program.tally()?;
+    program.quit_in_peace()?;
+    ensure!(tally.requests > 10_000, "only {} requests: this was no load", tally.requests);
+
+    let lines: Vec<Value> = fs::read_to_string(&file)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let changes: Vec<&Value> = lines.iter().filter(|line| line["event"] == "detail").collect();
+    ensure!(changes.is_empty(), "detail was raised: {changes:?}");
+    let Some(summary) = lines.last().map(|line| &line["summary"]) else { bail!("no summary") };
+    let levels: Vec<Option<&str>> =
+        summary["levels"].as_array().into_iter().flatten().map(|level| level["level"].as_str()).collect();
+    ensure!(levels == [Some("snapshots")], "levels {levels:?}");
+    ensure!(summary["overhead"] == 0.0 && summary["created"] == 0, "something was attached: {summary}");
+    ensure!(summary["first_seen"].as_u64() > Some(8), "the snapshots saw nobody: {summary}");
+    Ok(())
 }

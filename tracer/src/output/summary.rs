@@ -26,6 +26,8 @@ pub struct Summary {
     pub ended: Ended,
     /// Goroutines seen at their creation.
     pub created: u64,
+    /// About how many goroutines were made, by the runtime's own count; `None` without a budget.
+    pub made: Option<u64>,
     /// Goroutines seen at their end.
     pub exited: u64,
     /// Times that a goroutine parked.
@@ -130,7 +132,7 @@ impl Summary {
             session.levels().into_iter().map(|(level, seconds)| HeldLevel { level, seconds }).collect();
         let counted = if lives == Quality::Snapshot { Quality::Snapshot } else { Quality::Exact };
         let quality = SummaryQuality { lives: counted, sites: lives, states };
-        let overhead = session.mean_overhead();
+        let (overhead, made) = (session.mean_overhead(), session.made());
         let (table, names) = session.table_and_names();
         let totals = table.totals();
         let mut sites: Vec<SiteSummary> = table
@@ -170,6 +172,7 @@ impl Summary {
                 Some(End::Replaced(why)) => Ended::Replaced(why.to_string()),
             },
             created: totals.created,
+            made,
             exited: totals.exited,
             blocked: totals.blocked,
             running: totals.running,
@@ -202,7 +205,14 @@ impl Summary {
             Quality::Estimated => Some("created and exited are exact in all, and estimates by site"),
             Quality::Snapshot => Some("created and exited were not counted all the time"),
         };
-        for worth in [lives, states].into_iter().flatten() {
+        if let Some(worth) = lives {
+            write!(out, "{worth}")?;
+            if let (Quality::Snapshot, Some(made)) = (self.quality.sites, self.made) {
+                write!(out, "; by the Go runtime's own count about {made} were created")?;
+            }
+            writeln!(out)?;
+        }
+        if let Some(worth) = states {
             writeln!(out, "{worth}")?;
         }
         match self.overhead {

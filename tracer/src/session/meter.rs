@@ -155,7 +155,7 @@ impl Meter {
     /// From now on the births of this program are counted, where there is a budget: for that alone they are of use.
     pub(super) fn count_births(&mut self, tracee: &Tracee) {
         if self.options.budget.is_some() {
-            self.births = Births::of(tracee);
+            self.births.follow(tracee);
         }
     }
 
@@ -166,6 +166,10 @@ impl Meter {
     /// The share of the target's CPU time that all periods together took; `None` before the end of the first.
     pub(super) fn mean(&self) -> Option<f64> {
         (self.total.1 > 0.0).then(|| self.total.0 / self.total.1)
+    }
+
+    pub(super) fn made(&self) -> Option<u64> {
+        self.births.made()
     }
 
     pub(super) fn take_changes(&mut self) -> Vec<Change> {
@@ -188,7 +192,7 @@ impl Meter {
         self.next_glance = Instant::now() + GLANCE;
         // A process that is gone has no clock; its end is told elsewhere.
         let Ok(cpu) = process.cpu_time() else { return Ok(()) };
-        let born = self.births.so_far(process);
+        let born = self.births.count(process);
         let mark = Mark { at: Instant::now(), hits: dial.hits()?, cpu, slices: dial.slices(), born };
         let Some(begun) = self.begun else {
             self.begun = Some(mark);

@@ -302,6 +302,13 @@ impl Session {
         self.meter.mean()
     }
 
+    /// About how many goroutines were made so far, by the runtime's own count, which goes on where nothing is attached: a tenth of
+    /// a second may be missing, and 16 for each P. `None` without a budget, and where the count is not found.
+    #[must_use]
+    pub fn made(&self) -> Option<u64> {
+        self.meter.made()
+    }
+
     /// The changes of level since this was last asked.
     pub fn take_changes(&mut self) -> Vec<Change> {
         self.meter.take_changes()

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{Failure, parse_duration, sink};
 use crate::events::now;
 use crate::goroutines::MergeReport;
-use crate::governor::{Budget, Overhead, Quality};
+use crate::governor::{Budget, Level, Overhead, Quality};
 use crate::output::{EventName, Filter, json, summary, text};
 use crate::probes::Detail;
 use crate::session::{Options, Progress, Session};
@@ -77,7 +77,15 @@ async fn until(end: Option<Instant>) {
 
 /// Tells on stderr that everything is attached: from here on, nothing is missed.
 fn announce(session: &Session) {
-    eprintln!("tracing process {} with {} probes", session.pid(), session.probes());
+    eprintln!("tracing process {} {}", session.pid(), means(session));
+}
+
+/// What a session tells by.
+pub(super) fn means(session: &Session) -> String {
+    match session.level() {
+        Level::Snapshots => "by snapshots alone: probes would take more than the budget".to_owned(),
+        _ => format!("with {} probes", session.probes()),
+    }
 }
 
 /// Tells on stderr what a reading of the goroutines changed, where that is worth knowing.

@@ -9,7 +9,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use super::live::{CostArguments, runtime};
+use super::live::{CostArguments, means, runtime};
 use super::{Failure, parse_duration, parse_size};
 use crate::events::Event;
 use crate::output::recording::Format;
@@ -108,7 +108,7 @@ async fn until(end: Option<Instant>) {
 /// missed.
 fn announce(session: &Session, arguments: &RecordArguments) {
     let file = arguments.output.display();
-    eprintln!("recording process {} with {} probes to {file}", session.pid(), session.probes());
+    eprintln!("recording process {} to {file} {}", session.pid(), means(session));
 }
 
 async fn follow(mut session: Session, recorder: Recorder, arguments: &RecordArguments) -> Result<ExitCode, Failure> {

@@ -3,7 +3,6 @@
 //! In: a watched process. Out: a [`Source`] of its goroutines. Takes milliseconds to seconds, so it is done on a thread of
 //! its own; nothing of the process is stopped.
 
-use crate::go_runtime::Globals;
 use crate::process::Process;
 use crate::process::memory::LiveMemory;
 use crate::snapshot::Source;
@@ -26,7 +25,7 @@ pub struct Subject {
 /// Calls `look` with all that is needed to read the process.
 pub fn with_source<T>(process: &Process, subject: &Subject, look: impl FnOnce(&Source<'_>) -> T) -> T {
     let Program { binary, layout, wait_reasons, .. } = &subject.program;
-    let globals = Globals::of(binary, layout);
+    let globals = subject.program.globals();
     let memory = LiveMemory::new(process);
-    look(&Source { memory: &memory, binary, layout, globals: &globals, reasons: wait_reasons, bias: subject.bias })
+    look(&Source { memory: &memory, binary, layout, globals, reasons: wait_reasons, bias: subject.bias })
 }

@@ -11,7 +11,6 @@ use regex::Regex;
 
 use super::proving::{PassArguments, passes};
 use super::{Failure, dump_for, parse_duration, sink};
-use crate::go_runtime::Globals;
 use crate::output::dump::{DumpFilter, Meta, View, groups, write_groups, write_json, write_sites, write_text};
 use crate::output::{folded, pprof};
 use crate::process::Process;
@@ -177,8 +176,8 @@ fn take(
     bias: LoadBias,
 ) -> Result<Taken, Failure> {
     let (binary, layout) = (&*program.binary, &*program.layout);
-    let globals = Globals::of(binary, layout);
-    let source = Source { memory, binary, layout, globals: &globals, reasons: &program.wait_reasons, bias };
+    let globals = program.globals();
+    let source = Source { memory, binary, layout, globals, reasons: &program.wait_reasons, bias };
     let with_arguments = arguments.args || (arguments.form.is_text() && !arguments.no_args);
     let snapshot = snapshot::take(&source, snapshot::Options { arguments: with_arguments, ..Default::default() })?;
     let stats = arguments.form.json.then(|| RuntimeStats::read(&source, &snapshot));

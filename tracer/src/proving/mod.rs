@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use pace::Taken;
 
-use crate::go_runtime::Globals;
 use crate::output::dump::View;
 use crate::output::proof::{Proven, Report};
 use crate::process::memory::LiveMemory;
@@ -155,9 +154,9 @@ impl<'a> Subject<'a> {
     fn with_source<T>(&self, look: impl FnOnce(&Source<'_>) -> T) -> T {
         let (binary, layout) = (&*self.program.binary, &*self.program.layout);
         let memory = LiveMemory::new(self.process);
-        let globals = Globals::of(binary, layout);
+        let globals = self.program.globals();
         let (reasons, bias) = (&self.program.wait_reasons, self.bias);
-        look(&Source { memory: &memory, binary, layout, globals: &globals, reasons, bias })
+        look(&Source { memory: &memory, binary, layout, globals, reasons, bias })
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! In: a tracee. Out: the ids that its scheduler has given out. Must not know levels nor budgets.
 
-use crate::go_runtime::{Globals, Variable};
+use crate::go_runtime::Variable;
 use crate::process::Process;
 use crate::process::memory::{LiveMemory, ReadMemory as _};
-use crate::tracee::{Program, Tracee};
+use crate::tracee::Tracee;
 use crate::units::RemoteAddr;
 
 /// Where the count is, and what it was.
@@ -20,11 +20,10 @@ impl Births {
     /// From now on those of this program are counted: finds its `sched.goidgen`; nowhere as long as it is not known where it is
     /// loaded.
     pub(super) fn follow(&mut self, tracee: &Tracee) {
-        let Program { binary, layout, .. } = tracee.program();
         self.last = None;
         self.at = tracee.bias().and_then(|bias| {
-            let sched = bias.remote(Globals::of(binary, layout).pc(Variable::Sched)?);
-            sched.0.checked_add(u64::from(layout.sched.goidgen.offset)).map(RemoteAddr)
+            let program = tracee.program();
+            Some(program.layout.sched.goidgen.at(bias.remote(program.globals().pc(Variable::Sched)?)))
         });
     }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::binary::Binary;
 use crate::events::{Event, EventStream, KeptStates, StreamError, Transition, now};
-use crate::go_runtime::{Globals, Layout, Variable};
+use crate::go_runtime::{Layout, Variable};
 use crate::goroutines::{GoroutineTable, MergeReport};
 use crate::governor::{Change, Level, Overhead, Quality};
 use crate::probes::catalogue::PROBES;
@@ -524,8 +524,7 @@ fn keep(events: &mut Vec<Event>, from: usize, wanted: impl Fn(&Event) -> bool) {
 
 /// How many g structs a running process has: as many as it ever had goroutines at a time.
 fn gs(tracee: &Tracee) -> Option<u64> {
-    let Program { binary, layout, .. } = tracee.program();
-    let at = tracee.bias()?.remote(Globals::of(binary, layout).pc(Variable::Allglen)?);
+    let at = tracee.bias()?.remote(tracee.program().globals().pc(Variable::Allglen)?);
     LiveMemory::new(tracee.process()).word(at).ok()
 }
 

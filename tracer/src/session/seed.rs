@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::events::now;
-use crate::go_runtime::{Globals, Status};
+use crate::go_runtime::Status;
 use crate::goroutines::{Coverage, GoroutineTable, MergeReport, SnapshotGoroutine, State};
 use crate::process::memory::LiveMemory;
 use crate::process::{Process, ProcessError};
@@ -172,10 +172,9 @@ fn read(subject: &Subject) -> Result<Snapshot, SeedError> {
         return Err(SeedError::Another);
     }
     let Program { binary, layout, wait_reasons, .. } = &subject.program;
-    let globals = Globals::of(binary, layout);
+    let globals = subject.program.globals();
     let memory = LiveMemory::new(&process);
-    let source =
-        Source { memory: &memory, binary, layout, globals: &globals, reasons: wait_reasons, bias: subject.bias };
+    let source = Source { memory: &memory, binary, layout, globals, reasons: wait_reasons, bias: subject.bias };
     Ok(snapshot::take(&source, snapshot::Options::default())?)
 }
 

@@ -8,12 +8,12 @@ mod names;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use names::TraceeNames;
 
 use crate::binary::{Arch, Binary, BinaryError};
-use crate::go_runtime::{Layout, LayoutError, WaitReasons};
+use crate::go_runtime::{Globals, Layout, LayoutError, WaitReasons};
 use crate::process::{Process, ProcessError};
 use crate::units::{Pc, Pid, RemoteAddr};
 
@@ -76,6 +76,8 @@ pub struct Program {
     pub layout: Arc<Layout>,
     /// Its wait reasons.
     pub wait_reasons: Arc<WaitReasons>,
+    /// Shared by all copies: of a stripped program its code is searched for them.
+    globals: Arc<OnceLock<Globals>>,
 }
 
 impl Program {
@@ -101,7 +103,14 @@ impl Program {
         };
         // Without names, reasons are shown as numbers.
         let wait_reasons = WaitReasons::of(&binary).unwrap_or_default();
-        Ok(Self { exe, name, binary: Arc::new(binary), layout: Arc::new(layout), wait_reasons: Arc::new(wait_reasons) })
+        let (binary, layout, wait_reasons) = (Arc::new(binary), Arc::new(layout), Arc::new(wait_reasons));
+        Ok(Self { exe, name, binary, layout, wait_reasons, globals: Arc::default() })
+    }
+
+    /// Where the runtime's variables are, found when they are first asked for.
+    #[must_use]
+    pub fn globals(&self) -> &Globals {
+        self.globals.get_or_init(|| Globals::of(&self.binary, &self.layout))
     }
 
     /// Reads the executable of `process`.

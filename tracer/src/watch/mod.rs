@@ -29,7 +29,6 @@ pub use replay::Sampler;
 
 use crate::analysis::Sample;
 use crate::events::{Event, Transition, now};
-use crate::go_runtime::Globals;
 use crate::goroutines::GoroutineTable;
 use crate::process::memory::LiveMemory;
 use crate::process::{Process, ProcessError};
@@ -92,7 +91,6 @@ struct Reader {
     pid: Pid,
     start_ticks: u64,
     program: Program,
-    globals: Globals,
     bias: LoadBias,
     census: Census,
     parents: HashMap<Goid, Goid>,
@@ -152,7 +150,6 @@ impl Watch {
         let reader = Reader {
             pid,
             start_ticks: tracee.process().start_ticks(),
-            globals: Globals::of(&program.binary, &program.layout),
             census: Census::new(program.clone(), bias),
             program,
             bias,
@@ -263,7 +260,7 @@ impl Reader {
             memory: &memory,
             binary: &program.binary,
             layout: &program.layout,
-            globals: &self.globals,
+            globals: self.program.globals(),
             reasons: &program.wait_reasons,
             bias: self.bias,
         };

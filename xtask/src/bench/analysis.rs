@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use gotracer::analysis::{Analysis, Thresholds};
-use gotracer::go_runtime::Globals;
 use gotracer::process::Process;
 use gotracer::process::memory::LiveMemory;
 use gotracer::snapshot::{self, RuntimeStats, Source};
@@ -60,9 +59,9 @@ fn ticks_of(pid: Pid, goroutines: usize, sites: usize, ticks: usize) -> Result<(
     let bias = tracee.bias().context("it is not known where the program is loaded")?;
     let program = tracee.program();
     let (binary, layout) = (&*program.binary, &*program.layout);
-    let globals = Globals::of(binary, layout);
+    let globals = program.globals();
     let memory = LiveMemory::new(tracee.process());
-    let source = Source { memory: &memory, binary, layout, globals: &globals, reasons: &program.wait_reasons, bias };
+    let source = Source { memory: &memory, binary, layout, globals, reasons: &program.wait_reasons, bias };
     let mut snapshot = snapshot::take(&source, snapshot::Options::default())?;
     let runtime = RuntimeStats::read(&source, &snapshot);
     let few = std::mem::take(&mut snapshot.goroutines);
